@@ -20,13 +20,15 @@ bool is_exact(Provenance provenance) {
 Status check_cached_piece(std::size_t index, const PlanPiece& piece, std::int64_t num_rows, std::int32_t max_positions,
                           bool behind_exact_rows) {
   if (piece.chunk_num_tokens < piece.num_rows()) {
-    return piece_error(index, "chunk_num_tokens",
-                       std::to_string(piece.num_rows()) + " rows from a chunk of " + std::to_string(piece.chunk_num_tokens));
+    return piece_error(
+        index, "chunk_num_tokens",
+        std::to_string(piece.num_rows()) + " rows from a chunk of " + std::to_string(piece.chunk_num_tokens));
   }
   if (piece.chunk_first_token < 0 || piece.chunk_first_token > piece.chunk_num_tokens - piece.num_rows()) {
     return piece_error(index, "chunk_first_token",
-                       std::to_string(piece.num_rows()) + " rows from token " + std::to_string(piece.chunk_first_token) +
-                           " are not inside a chunk of " + std::to_string(piece.chunk_num_tokens));
+                       std::to_string(piece.num_rows()) + " rows from token " +
+                           std::to_string(piece.chunk_first_token) + " are not inside a chunk of " +
+                           std::to_string(piece.chunk_num_tokens));
   }
   const std::int64_t chunk_row = piece.row_begin - piece.chunk_first_token;
   if (chunk_row < 0 || chunk_row > num_rows - piece.chunk_num_tokens) {
@@ -40,7 +42,8 @@ Status check_cached_piece(std::size_t index, const PlanPiece& piece, std::int64_
   const bool prefix = piece.source == PlanPiece::Source::kExactPrefix;
   if (prefix != (piece.provenance == Provenance::kExactPrefix) ||
       (!is_exact(piece.provenance) && piece.provenance != Provenance::kApproximate)) {
-    return piece_error(index, "provenance", std::string(provenance_name(piece.provenance)) + " does not fit its source");
+    return piece_error(index, "provenance",
+                       std::string(provenance_name(piece.provenance)) + " does not fit its source");
   }
   if (is_exact(piece.provenance) && !behind_exact_rows) {
     return piece_error(index, "provenance", "exact rows behind approximate ones");
@@ -58,8 +61,9 @@ Status check_piece(std::size_t index, const PlanPiece& piece, std::int64_t expec
                        std::to_string(piece.row_begin) + " where " + std::to_string(expected_begin) + " comes next");
   }
   if (piece.row_end <= piece.row_begin || piece.row_end > num_rows) {
-    return piece_error(index, "row_end", std::to_string(piece.row_end) + " is not in (" +
-                                             std::to_string(piece.row_begin) + ", " + std::to_string(num_rows) + "]");
+    return piece_error(index, "row_end",
+                       std::to_string(piece.row_end) + " is not in (" + std::to_string(piece.row_begin) + ", " +
+                           std::to_string(num_rows) + "]");
   }
   switch (piece.source) {
     case PlanPiece::Source::kCompute:
@@ -94,11 +98,16 @@ Status check_repaired_rows(std::span<const PlanPiece> pieces, std::span<const st
 
 const char* provenance_name(Provenance provenance) noexcept {
   switch (provenance) {
-    case Provenance::kExactPrefix: return "exact prefix";
-    case Provenance::kExactSegment: return "exact segment";
-    case Provenance::kApproximate: return "approximate";
-    case Provenance::kRepaired: return "repaired";
-    case Provenance::kFresh: return "fresh";
+    case Provenance::kExactPrefix:
+      return "exact prefix";
+    case Provenance::kExactSegment:
+      return "exact segment";
+    case Provenance::kApproximate:
+      return "approximate";
+    case Provenance::kRepaired:
+      return "repaired";
+    case Provenance::kFresh:
+      return "fresh";
   }
   return "unknown";
 }
@@ -170,9 +179,15 @@ Result<CompositionPlan> CompositionPlan::create(const KvGeometry& geometry, std:
     repaired = repaired_end;
     plan.stats_.repaired_tokens += num_repaired;
     switch (piece.provenance) {
-      case Provenance::kExactPrefix: plan.stats_.exact_prefix_tokens += rows; break;
-      case Provenance::kExactSegment: plan.stats_.exact_segment_tokens += rows; break;
-      default: plan.stats_.approximate_tokens += rows - num_repaired; break;
+      case Provenance::kExactPrefix:
+        plan.stats_.exact_prefix_tokens += rows;
+        break;
+      case Provenance::kExactSegment:
+        plan.stats_.exact_segment_tokens += rows;
+        break;
+      default:
+        plan.stats_.approximate_tokens += rows - num_repaired;
+        break;
     }
   }
 
@@ -203,7 +218,8 @@ Result<CompositionPlan> CompositionPlan::without(std::span<const std::size_t> pi
     const std::size_t index = piece_indices[i];
     if (index >= pieces.size()) return piece_error(index, "index", "there is no such piece");
     if (!pieces[index].cached()) return piece_error(index, "source", "is computed already");
-    pieces[index] = PlanPiece{.row_begin = pieces[index].row_begin, .row_end = pieces[index].row_end, .miss = reasons[i]};
+    pieces[index] =
+        PlanPiece{.row_begin = pieces[index].row_begin, .row_end = pieces[index].row_end, .miss = reasons[i]};
   }
   std::vector<std::int32_t> repaired;
   for (const std::int32_t row : repaired_rows_) {

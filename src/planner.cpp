@@ -185,8 +185,8 @@ Result<PlannedPrompt> Composer::plan(const Prompt& prompt) const {
                           .key = key,
                           .chunk_first_token = chunk_first_token,
                           .chunk_num_tokens = static_cast<std::int64_t>(chunk_tokens.size()),
-                          .first_position = static_cast<Position>(segment.anchor.resolve(segment.row_begin) +
-                                                                  chunk_first_token)},
+                          .first_position =
+                              static_cast<Position>(segment.anchor.resolve(segment.row_begin) + chunk_first_token)},
                 std::move(lookup));
     draft.compute(reuse_end, segment.row_end, MissReason::kNone);
   }

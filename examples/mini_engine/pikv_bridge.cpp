@@ -84,8 +84,11 @@ pikv::KvGeometry kv_geometry(const ModelConfig& config, pikv::DType store_dtype)
 pikv::RopeConfig rope_config(const ModelConfig& config) {
   pikv::RopeConfig rope(config.rope.theta, pikv::Pairing::kHalfSplit, pikv::AngleRule::kFp32Product);
   switch (config.rope.scaling) {
-    case RopeScaling::kNone: break;
-    case RopeScaling::kLinear: rope.scaling = pikv::LinearScaling{.factor = config.rope.factor}; break;
+    case RopeScaling::kNone:
+      break;
+    case RopeScaling::kLinear:
+      rope.scaling = pikv::LinearScaling{.factor = config.rope.factor};
+      break;
     case RopeScaling::kLlama3:
       rope.scaling = pikv::Llama3Scaling{.factor = config.rope.factor,
                                          .low_freq_factor = config.rope.low_freq_factor,
@@ -105,11 +108,10 @@ pikv::KvView cache_view(PagedCache& cache) {
   const PagedCache::Strides& s = cache.strides();
   const pikv::AxisStrides strides{.layer = s.layer, .page = s.page, .token = s.token, .head = s.head, .dim = 1};
   const pikv::DType dtype = dtype_of(cache.precision());
-  return pikv::KvView{
-      .layout = {.dtype = dtype, .page_size = cache.page_size(), .k = strides, .v = strides},
-      .k_base = cache.data(),
-      .v_base = cache.data() + s.value_offset * pikv::dtype_bytes(dtype),
-      .num_slots = cache.num_slots()};
+  return pikv::KvView{.layout = {.dtype = dtype, .page_size = cache.page_size(), .k = strides, .v = strides},
+                      .k_base = cache.data(),
+                      .v_base = cache.data() + s.value_offset * pikv::dtype_bytes(dtype),
+                      .num_slots = cache.num_slots()};
 }
 
 pikv::SlotMap row_slots(const Sequence& sequence) {
@@ -139,7 +141,8 @@ struct ChunkServer::Impl {
     sequence.grow(static_cast<int>(plan.num_rows()));
     std::vector<TokenId> tokens;
     tokens.reserve(plan.rows_to_compute().size());
-    for (const std::int32_t row : plan.rows_to_compute()) tokens.push_back(plan.tokens()[static_cast<std::size_t>(row)]);
+    for (const std::int32_t row : plan.rows_to_compute())
+      tokens.push_back(plan.tokens()[static_cast<std::size_t>(row)]);
 
     pikv::Capture capture = take(pikv::Capture::begin(*store, *backend, items));
     ServingObserver observer(composition, capture, sequence, model.config());
@@ -160,17 +163,18 @@ ChunkServer::ChunkServer(Model& model, PagedCache& cache, const std::array<std::
                          const ChunkServerOptions& options) {
   const pikv::KvGeometry geometry = kv_geometry(model.config(), options.store_dtype);
   const std::vector<std::byte> secret = options.secret.empty() ? random_secret() : options.secret;
-  impl_.reset(new Impl{.model = model,
-                       .cache = cache,
-                       .backend = pikv::make_cpu_backend({.num_threads = options.num_threads}),
-                       .store = take(pikv::Store::create({.geometry = geometry, .capacity_bytes = options.capacity_bytes})),
-                       .keyer = take(pikv::ChunkKeyer::create({.model = {model_fingerprint},
-                                                               .geometry = geometry,
-                                                               .rope = rope_config(model.config()),
-                                                               .name_space = options.name_space,
-                                                               .secret = secret})),
-                       .table = rope_table(model),
-                       .prefix_block_tokens = options.prefix_block_tokens});
+  impl_.reset(
+      new Impl{.model = model,
+               .cache = cache,
+               .backend = pikv::make_cpu_backend({.num_threads = options.num_threads}),
+               .store = take(pikv::Store::create({.geometry = geometry, .capacity_bytes = options.capacity_bytes})),
+               .keyer = take(pikv::ChunkKeyer::create({.model = {model_fingerprint},
+                                                       .geometry = geometry,
+                                                       .rope = rope_config(model.config()),
+                                                       .name_space = options.name_space,
+                                                       .secret = secret})),
+               .table = rope_table(model),
+               .prefix_block_tokens = options.prefix_block_tokens});
 }
 
 ChunkServer::~ChunkServer() = default;
@@ -219,7 +223,8 @@ bool ChunkServer::encode_chunk(std::span<const TokenId> tokens, std::span<const 
 }
 
 Prefill ChunkServer::prefill(const pikv::Prompt& prompt, Sequence& sequence, const ReuseOptions& reuse) {
-  if (sequence.size() != 0) throw Error("prefill: the sequence already holds " + std::to_string(sequence.size()) + " rows");
+  if (sequence.size() != 0)
+    throw Error("prefill: the sequence already holds " + std::to_string(sequence.size()) + " rows");
   const pikv::Composition composition = take(impl_->composer(reuse).compose(prompt));
   const std::vector<pikv::Slot> slots = pass_slots(composition.plan());
   std::vector<pikv::CaptureItem> items;

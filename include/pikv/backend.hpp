@@ -78,9 +78,9 @@ class Event {
 };
 
 struct BackendCaps {
-  std::string_view name;           ///< "cpu", "cuda"
+  std::string_view name;                   ///< "cpu", "cuda"
   MemorySpace space = MemorySpace::kHost;  ///< where sources, targets, tables and index arrays must lie
-  bool asynchronous = false;       ///< false: every call has done its work when it returns
+  bool asynchronous = false;               ///< false: every call has done its work when it returns
 };
 
 /// Thread-safety: calls on different streams may run together; calls on one stream must not.
@@ -101,7 +101,8 @@ class Backend {
   [[nodiscard]] virtual Status unanchor_async(const KvTransfer& transfer, StreamRef stream) = 0;
 
   /// `size_bytes` bytes from `source` to `target`, which must not overlap.
-  [[nodiscard]] virtual Status copy_async(void* target, const void* source, std::size_t size_bytes, StreamRef stream) = 0;
+  [[nodiscard]] virtual Status copy_async(void* target, const void* source, std::size_t size_bytes,
+                                          StreamRef stream) = 0;
 
   [[nodiscard]] virtual Result<std::unique_ptr<Event>> create_event() = 0;
   [[nodiscard]] virtual Status record(Event& event, StreamRef stream) = 0;
@@ -114,11 +115,14 @@ class Backend {
 /// Everything about a transfer that can be checked without touching device memory: ranges, equal counts, validity of
 /// both views, positions inside the table and slots inside source and target (consecutive ones always, arrays where
 /// caps.space is host memory). Positions and source slots of tokens that are left out are not looked at. Views must lie
-/// in caps.space or in pinned host memory. The message names the field, and of arrays the entry. Backends call it first.
+/// in caps.space or in pinned host memory. The message names the field, and of arrays the entry. Backends call it
+/// first.
 [[nodiscard]] PIKV_API Status validate(const KvTransfer& transfer, const BackendCaps& caps);
 
 struct CpuBackendOptions {
   std::int32_t num_threads = 0;  ///< 0 or less: all cores. The calling thread works too.
+  /// Transfers that write at least this much bypass the cache where alignment allows; 0: half of the last-level cache.
+  std::int64_t stream_from_bytes = 0;
 };
 
 /// The CPU backend: vectorised, multi-threaded, one pass over the data.

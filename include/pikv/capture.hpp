@@ -36,18 +36,19 @@ struct CapturedChunk {
 };
 
 /// Chunks on their way into the store. What is stored already costs nothing. Dropped without commit(), it leaves no
-/// trace; the stream must have passed every take by then too. Move-only, one thread at a time; must not outlive store and
-/// backend.
+/// trace; the stream must have passed every take by then too. Move-only, one thread at a time; must not outlive store
+/// and backend.
 class Capture {
  public:
   /// Errors: kInvalidArgument naming the item; those of Store::begin_insert().
-  [[nodiscard]] static PIKV_API Result<Capture> begin(Store& store, Backend& backend, std::span<const CaptureItem> items);
+  [[nodiscard]] static PIKV_API Result<Capture> begin(Store& store, Backend& backend,
+                                                      std::span<const CaptureItem> items);
 
   /// True when every item is stored already or declined: no layer has to be taken.
   [[nodiscard]] PIKV_API bool nothing_to_take() const noexcept;
 
-  /// Queues copying one layer of semantic keys and values from `source`, a view of that one layer: its layer strides and
-  /// per-layer bases are not used. Each layer once, in any order. Rounds to the store's dtype, to nearest even.
+  /// Queues copying one layer of semantic keys and values from `source`, a view of that one layer: its layer strides
+  /// and per-layer bases are not used. Each layer once, in any order. Rounds to the store's dtype, to nearest even.
   [[nodiscard]] PIKV_API Status take_layer_async(std::int32_t layer, const ConstKvView& source, StreamRef stream);
 
   /// The same from an engine's cache of rotated keys, which are turned back; `source` is the cache with all its layers.
@@ -75,10 +76,10 @@ class Capture {
 };
 
 /// The blocks of a prompt that may enter the store as exact prefix once `plan` has run: whole blocks of
-/// `block_tokens` within plan.exact_rows() that were not loaded from it. `row_slots` maps rows of the prompt to slots of
-/// the capture's source; rows it skips (kSkipSlot) were not computed, and blocks that need them are left out. None when
-/// block_tokens is below 1 or row_slots is not one for each row. Items refer to the plan's tokens and to `row_slots`; their
-/// positions are those of the rows, so that they serve take_rotated_layer_async() too.
+/// `block_tokens` within plan.exact_rows() that were not loaded from it. `row_slots` maps rows of the prompt to slots
+/// of the capture's source; rows it skips (kSkipSlot) were not computed, and blocks that need them are left out. None
+/// when block_tokens is below 1 or row_slots is not one for each row. Items refer to the plan's tokens and to
+/// `row_slots`; their positions are those of the rows, so that they serve take_rotated_layer_async() too.
 [[nodiscard]] PIKV_API std::vector<CaptureItem> exact_prefix_items(const ChunkKeyer& keyer, const CompositionPlan& plan,
                                                                    std::int32_t block_tokens, const SlotMap& row_slots);
 

@@ -97,7 +97,7 @@ struct ChunkKeyerOptions {
   ModelFingerprint model;
   KvGeometry geometry;
   RopeConfig rope;
-  std::string name_space;           ///< who may share: "private:<tenant>" or "shared:<library>"; not empty
+  std::string name_space;  ///< who may share: "private:<tenant>" or "shared:<library>"; not empty
   /// The namespace's secret, at least 16 bytes. Only read by create(): the keyer keeps hash states made from it, which
   /// are wiped when it goes, and never the secret itself.
   std::span<const std::byte> secret;

@@ -84,10 +84,10 @@ class Composer {
   [[nodiscard]] static PIKV_API Result<Composer> create(Store& store, Backend& backend, const ChunkKeyer& keyer,
                                                         RopeTable table, const ComposerOptions& options = {});
 
-  /// Looks everything up and plans. Waits for slower tiers to find out where the exact prefix ends, because that decides
-  /// what may be reused behind it. For position-free chunks it starts fetches and does not wait: a pending chunk is
-  /// planned as a hit. Errors: kInvalidArgument for an empty prompt, one longer than the table, a chunk whose recipe is
-  /// not position-free or whose anchor leaves the table.
+  /// Looks everything up and plans. Waits for slower tiers to find out where the exact prefix ends, because that
+  /// decides what may be reused behind it. For position-free chunks it starts fetches and does not wait: a pending
+  /// chunk is planned as a hit. Errors: kInvalidArgument for an empty prompt, one longer than the table, a chunk whose
+  /// recipe is not position-free or whose anchor leaves the table.
   [[nodiscard]] PIKV_API Result<PlannedPrompt> plan(const Prompt& prompt) const;
 
   /// Waits for fetches and pins every chunk; what is lost becomes rows to compute.

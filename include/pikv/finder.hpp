@@ -52,9 +52,9 @@ class ChunkFinder {
   PIKV_API bool remove(const ChunkKey& key);
 
   /// Occurrences from left to right that do not overlap: at each place the longest chunk that matches there, then on
-  /// behind its end. Of several chunks with the very same tokens, any one. Costs a few nanoseconds a token; where chunks
-  /// begin with the window at hand, the logarithm of the longest one's length times as much, and never more, also on
-  /// adversarially repetitive streams.
+  /// behind its end. Of several chunks with the very same tokens, any one. Costs a few nanoseconds a token; where
+  /// chunks begin with the window at hand, the logarithm of the longest one's length times as much, and never more,
+  /// also on adversarially repetitive streams.
   [[nodiscard]] PIKV_API std::vector<FoundChunk> find(std::span<const TokenId> prompt) const;
 
   [[nodiscard]] PIKV_API std::int64_t size() const noexcept;

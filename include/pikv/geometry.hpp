@@ -23,10 +23,10 @@ inline namespace v0 {
 
 /// The shape of a model's keys and values; knows nothing of pages or strides.
 struct KvGeometry {
-  std::int32_t num_layers = 0;    ///< L
-  std::int32_t num_kv_heads = 0;  ///< H
-  std::int32_t head_dim = 0;      ///< D, of keys and of values
-  std::int32_t rotary_dim = 0;    ///< leading channels that rotate; even, <= head_dim
+  std::int32_t num_layers = 0;     ///< L
+  std::int32_t num_kv_heads = 0;   ///< H
+  std::int32_t head_dim = 0;       ///< D, of keys and of values
+  std::int32_t rotary_dim = 0;     ///< leading channels that rotate; even, <= head_dim
   DType dtype = DType::kBFloat16;  ///< of stored semantic keys and values
 
   friend constexpr bool operator==(const KvGeometry&, const KvGeometry&) = default;
@@ -178,7 +178,8 @@ using ConstKvView = BasicKvView<const std::byte>;
 }
 
 /// K and V in buffers of their own, each [L][P][S][H][D] (NHD).
-[[nodiscard]] constexpr KvLayout nhd_pages(const KvGeometry& g, std::int32_t page_size, std::int64_t num_pages) noexcept {
+[[nodiscard]] constexpr KvLayout nhd_pages(const KvGeometry& g, std::int32_t page_size,
+                                           std::int64_t num_pages) noexcept {
   const std::int64_t row = std::int64_t{g.num_kv_heads} * g.head_dim;
   const AxisStrides strides{
       .layer = num_pages * page_size * row, .page = page_size * row, .token = row, .head = g.head_dim, .dim = 1};
@@ -186,7 +187,8 @@ using ConstKvView = BasicKvView<const std::byte>;
 }
 
 /// K and V in buffers of their own, each [L][P][H][S][D] (HND).
-[[nodiscard]] constexpr KvLayout hnd_pages(const KvGeometry& g, std::int32_t page_size, std::int64_t num_pages) noexcept {
+[[nodiscard]] constexpr KvLayout hnd_pages(const KvGeometry& g, std::int32_t page_size,
+                                           std::int64_t num_pages) noexcept {
   KvLayout layout = nhd_pages(g, page_size, num_pages);
   layout.k.token = layout.v.token = g.head_dim;
   layout.k.head = layout.v.head = std::int64_t{page_size} * g.head_dim;

@@ -70,7 +70,8 @@ class Prompt {
  public:
   PIKV_API void add_fresh(std::span<const TokenId> tokens);
   /// The whole of a chunk of this recipe, which must be position-free: exact prefixes are found, not asked for.
-  PIKV_API void add_chunk(std::span<const TokenId> tokens, const ChunkRecipe& recipe, Anchor anchor = Anchor::in_place());
+  PIKV_API void add_chunk(std::span<const TokenId> tokens, const ChunkRecipe& recipe,
+                          Anchor anchor = Anchor::in_place());
 
   [[nodiscard]] std::span<const TokenId> tokens() const noexcept { return tokens_; }
   [[nodiscard]] std::span<const Segment> segments() const noexcept { return segments_; }
@@ -117,15 +118,16 @@ struct PlanStats {
 };
 
 /// What will happen to each row of a prompt. Invariants, all checked by create(): pieces cover [0, num_rows()) without
-/// gap or overlap; a cached piece lies inside its chunk, the whole of which fits the prompt around it, and its positions
-/// inside the table; exact rows stand behind exact rows only; an exact piece is anchored in place; the last row is
-/// computed, since the engine needs its output.
+/// gap or overlap; a cached piece lies inside its chunk, the whole of which fits the prompt around it, and its
+/// positions inside the table; exact rows stand behind exact rows only; an exact piece is anchored in place; the last
+/// row is computed, since the engine needs its output.
 class CompositionPlan {
  public:
   /// max_positions: of the table that will turn the keys. repaired_rows: rows of approximate pieces to recompute,
   /// ascending. Errors: kInvalidArgument naming the piece and the field.
   [[nodiscard]] static PIKV_API Result<CompositionPlan> create(const KvGeometry& geometry, std::int32_t max_positions,
-                                                               std::vector<TokenId> tokens, std::vector<PlanPiece> pieces,
+                                                               std::vector<TokenId> tokens,
+                                                               std::vector<PlanPiece> pieces,
                                                                std::vector<std::int32_t> repaired_rows = {});
 
   [[nodiscard]] std::int64_t num_rows() const noexcept { return static_cast<std::int64_t>(tokens_.size()); }

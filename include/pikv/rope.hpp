@@ -65,7 +65,8 @@ struct YarnScaling {
   friend bool operator==(const YarnScaling&, const YarnScaling&) = default;
 };
 
-/// Llama 3.1: wavelengths beyond original/low are divided by factor, those below original/high are kept, the rest blend.
+/// Llama 3.1: wavelengths beyond original/low are divided by factor, those below original/high are kept, the rest
+/// blend.
 struct Llama3Scaling {
   double factor = 0;
   double low_freq_factor = 0;
@@ -105,18 +106,21 @@ struct RopeConfig {
   }
 };
 
-/// Refuses a base not above 1 or beyond 1e30, factors below 1 where the variant needs them, crossing low/high factors, LongRoPE lists
-/// of the wrong length, an odd or non-positive rotary_dim, and anything not finite; the message names the field.
+/// Refuses a base not above 1 or beyond 1e30, factors below 1 where the variant needs them, crossing low/high factors,
+/// LongRoPE lists of the wrong length, an odd or non-positive rotary_dim, and anything not finite; the message names
+/// the field.
 [[nodiscard]] PIKV_API Status validate(const RopeConfig& config, std::int32_t rotary_dim);
 
 /// What kernels read. Does not own the values, which may lie in host or device memory.
 struct RopeTableView {
   const float* values = nullptr;  ///< [num_positions][2][r/2] fp32: the cosines of a position, then its sines
   std::int32_t num_positions = 0;
-  std::int32_t half_dim = 0;     ///< r/2
-  float inverse_square = 1.0F;   ///< 1 / magnitude^2, for turning keys back
+  std::int32_t half_dim = 0;    ///< r/2
+  float inverse_square = 1.0F;  ///< 1 / magnitude^2, for turning keys back
   Pairing pairing = Pairing::kHalfSplit;
 
+  /// False for a default view, which stands for no rotation at all.
+  [[nodiscard]] PIKV_HOST_DEVICE constexpr bool turns() const noexcept { return half_dim != 0; }
   [[nodiscard]] PIKV_HOST_DEVICE constexpr const float* cos(Position position) const noexcept {
     return values + std::int64_t{position} * 2 * half_dim;
   }
@@ -154,7 +158,8 @@ class RopeTable {
 
 /// The frequencies a table is built from, [rotary_dim/2], after scaling; in double under kExact, rounded through fp32
 /// at each of Hugging Face's steps under kFp32Product. Exposed for tests and for engines that keep such a vector.
-[[nodiscard]] PIKV_API Result<std::vector<double>> inverse_frequencies(const RopeConfig& config, std::int32_t rotary_dim,
+[[nodiscard]] PIKV_API Result<std::vector<double>> inverse_frequencies(const RopeConfig& config,
+                                                                       std::int32_t rotary_dim,
                                                                        std::int64_t sequence_length);
 
 }  // namespace v0

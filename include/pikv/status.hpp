@@ -122,7 +122,7 @@ class [[nodiscard]] Result {
 }  // namespace pikv
 
 /// Leaves the enclosing function with the Status of `expression` unless it is OK.
-#define PIKV_TRY(expression)                                                     \
-  do {                                                                           \
+#define PIKV_TRY(expression)                                                                 \
+  do {                                                                                       \
     if (::pikv::Status pikv_status_ = (expression); !pikv_status_.ok()) return pikv_status_; \
   } while (false)

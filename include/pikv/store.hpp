@@ -1,8 +1,8 @@
 // The store: chunks in memory under a byte-accurate capacity, ordered tiers behind it, one index over both.
 //
 // Two chunks of the same content are one entry. Exact prefixes and position-free chunks live side by side, told apart
-// by their recipes. A look-up never returns garbage: tokens are compared exactly, and a tier that fails is a miss with a
-// reason.
+// by their recipes. A look-up never returns garbage: tokens are compared exactly, and a tier that fails is a miss with
+// a reason.
 //
 //   auto store = pikv::Store::create({.geometry = geometry, .capacity_bytes = 4LL << 30});
 //   auto writer = (*store)->begin_insert(key, pikv::ChunkRecipe::alone(), tokens);   // fill writer->view(), then
@@ -56,7 +56,8 @@ class FetchTicket {
   FetchTicket() = default;
   [[nodiscard]] bool valid() const noexcept { return state_ != nullptr; }
   /// Blocks until the chunk is in memory (pinned by the result, and by the ticket) or the fetch has failed (null; see
-  /// `reason`, which may be null). A chunk erased while it was fetched is kNotFound. Asking again gives the same answer.
+  /// `reason`, which may be null). A chunk erased while it was fetched is kNotFound. Asking again gives the same
+  /// answer.
   [[nodiscard]] PIKV_API ChunkHandle wait(MissReason* reason = nullptr) const;
 
  private:
@@ -68,8 +69,8 @@ class FetchTicket {
 /// The answer to a look-up.
 struct Lookup {
   LookupState state = LookupState::kMiss;
-  ChunkHandle chunk;   ///< kHit: the pinned chunk
-  FetchTicket ticket;  ///< kPending: wait() for it, or go on without
+  ChunkHandle chunk;                          ///< kHit: the pinned chunk
+  FetchTicket ticket;                         ///< kPending: wait() for it, or go on without
   MissReason reason = MissReason::kNotFound;  ///< kMiss
 };
 
@@ -82,8 +83,8 @@ enum class InsertOutcome : std::uint8_t {
 [[nodiscard]] PIKV_API const char* insert_outcome_name(InsertOutcome outcome) noexcept;
 
 /// Fills a new chunk's slab, then publishes it at once and whole. Dropping the writer without commit() gives the room
-/// back. Move-only; one thread at a time. May outlive the store, and then publishes nothing. A moved-from writer may only
-/// be assigned to or destroyed.
+/// back. Move-only; one thread at a time. May outlive the store, and then publishes nothing. A moved-from writer may
+/// only be assigned to or destroyed.
 class ChunkWriter {
  public:
   PIKV_API ChunkWriter(ChunkWriter&&) noexcept;
@@ -113,13 +114,13 @@ class ChunkWriter {
 /// Counters since creation, in chunks, tokens and bytes; a consistent snapshot. Every look-up is a hit or a miss once
 /// its fetch, if any, is done. Bytes are footprints (Chunk::footprint_bytes()).
 struct StoreStats {
-  std::int64_t num_chunks = 0;          ///< in memory and findable
-  std::int64_t used_bytes = 0;          ///< charged: findable, being written or fetched, and pinned leftovers
-  std::int64_t pinned_bytes = 0;        ///< of used_bytes, in chunks held by handles
+  std::int64_t num_chunks = 0;    ///< in memory and findable
+  std::int64_t used_bytes = 0;    ///< charged: findable, being written or fetched, and pinned leftovers
+  std::int64_t pinned_bytes = 0;  ///< of used_bytes, in chunks held by handles
   std::int64_t capacity_bytes = 0;
   std::int64_t lookups = 0, hits = 0, misses = 0;
   std::int64_t lookup_tokens = 0, hit_tokens = 0;
-  std::int64_t exact_hit_tokens = 0;          ///< of hit_tokens, from chunks encoded in their exact context
+  std::int64_t exact_hit_tokens = 0;  ///< of hit_tokens, from chunks encoded in their exact context
   std::int64_t fetches = 0, fetched_bytes = 0, shared_fetches = 0;  ///< shared: look-ups that joined one under way
   std::int64_t inserts = 0, inserted_bytes = 0;
   std::int64_t duplicate_inserts = 0;  ///< already present, or being inserted by somebody else
@@ -129,16 +130,16 @@ struct StoreStats {
 };
 
 struct StoreOptions {
-  KvGeometry geometry;                     ///< of every chunk in this store
-  std::int64_t capacity_bytes = 0;         ///< of memory, > 0
+  KvGeometry geometry;              ///< of every chunk in this store
+  std::int64_t capacity_bytes = 0;  ///< of memory, > 0
   /// Null: host_memory_resource(). Must outlive the store, every handle, ticket and writer.
   MemoryResource* memory = nullptr;
   std::unique_ptr<EvictionPolicy> eviction{};  ///< null: LRU
   std::vector<std::shared_ptr<Tier>> tiers{};  ///< behind memory, fastest first; may be empty
 };
 
-/// A chunk is written to a tier once, when it is committed; leaving memory costs no I/O. A chunk that is fetched stays in
-/// its tier and enters memory.
+/// A chunk is written to a tier once, when it is committed; leaving memory costs no I/O. A chunk that is fetched stays
+/// in its tier and enters memory.
 class Store {
  public:
   /// Refuses an invalid geometry, a capacity that is not positive, a null tier.
@@ -148,8 +149,8 @@ class Store {
   Store(const Store&) = delete;
   Store& operator=(const Store&) = delete;
 
-  /// Looks in memory; when that misses and there are tiers, starts (or joins) a fetch and answers kPending. Never blocks
-  /// on storage. tokens: [T], what the caller believes the chunk holds; compared exactly. No tokens are a miss.
+  /// Looks in memory; when that misses and there are tiers, starts (or joins) a fetch and answers kPending. Never
+  /// blocks on storage. tokens: [T], what the caller believes the chunk holds; compared exactly. No tokens are a miss.
   [[nodiscard]] PIKV_API Lookup lookup(const ChunkKey& key, std::span<const TokenId> tokens);
 
   /// lookup(), then waits if need be: kHit or kMiss.
@@ -163,9 +164,9 @@ class Store {
   [[nodiscard]] PIKV_API Result<ChunkWriter> begin_insert(const ChunkKey& key, const ChunkRecipe& recipe,
                                                           std::span<const TokenId> tokens);
 
-  /// Gone from memory and every tier when it returns OK, and not brought back by a fetch, an insert or a write to a tier
-  /// that was under way, for which it waits. Handles keep their bytes until dropped. A tier's error is returned after the
-  /// others have been asked; memory has dropped the chunk even then.
+  /// Gone from memory and every tier when it returns OK, and not brought back by a fetch, an insert or a write to a
+  /// tier that was under way, for which it waits. Handles keep their bytes until dropped. A tier's error is returned
+  /// after the others have been asked; memory has dropped the chunk even then.
   [[nodiscard]] PIKV_API Status erase(const ChunkKey& key);
 
   /// Walks over the chunks in memory to see which are pinned.

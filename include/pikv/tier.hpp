@@ -1,5 +1,5 @@
-// Where chunks live: an immutable chunk in memory (Chunk), the pin on it (ChunkHandle), and the form that an implementer
-// of slower storage fills in (Tier).
+// Where chunks live: an immutable chunk in memory (Chunk), the pin on it (ChunkHandle), and the form that an
+// implementer of slower storage fills in (Tier).
 #pragma once
 
 #include <cstdint>
@@ -92,8 +92,8 @@ class Tier {
   [[nodiscard]] virtual TierStats stats() const = 0;
 };
 
-/// Chooses what leaves memory first. Knows exactly the chunks that are findable in memory. Called under the store's lock,
-/// one call at a time; must not call back. Only on_insert() may throw, std::bad_alloc, and has then done nothing.
+/// Chooses what leaves memory first. Knows exactly the chunks that are findable in memory. Called under the store's
+/// lock, one call at a time; must not call back. Only on_insert() may throw, std::bad_alloc, and has then done nothing.
 class EvictionPolicy {
  public:
   virtual ~EvictionPolicy() = default;

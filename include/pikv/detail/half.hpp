@@ -7,9 +7,7 @@
 
 #include "pikv/version.hpp"
 
-namespace pikv {
-inline namespace v0 {
-namespace detail {
+namespace pikv::detail {
 
 [[nodiscard]] PIKV_HOST_DEVICE constexpr float bfloat16_to_float(std::uint16_t bits) noexcept {
   return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
@@ -50,6 +48,4 @@ namespace detail {
   return static_cast<std::uint16_t>(sign | ((magnitude + ties_to_even - 0x38000000U) >> 13));
 }
 
-}  // namespace detail
-}  // namespace v0
-}  // namespace pikv
+}  // namespace pikv::detail

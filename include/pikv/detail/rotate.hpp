@@ -6,9 +6,7 @@
 
 #include "pikv/version.hpp"
 
-namespace pikv {
-inline namespace v0 {
-namespace detail {
+namespace pikv::detail {
 
 struct RotatedPair {
   float first;
@@ -29,6 +27,4 @@ struct RotatedPair {
                      std::fma(second, cos, -(first * sin)) * inverse_square};
 }
 
-}  // namespace detail
-}  // namespace v0
-}  // namespace pikv
+}  // namespace pikv::detail

@@ -1,0 +1,130 @@
+// mini_engine: answers a prompt with a llama-architecture model, on the CPU.
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cstdio>
+#include <exception>
+#include <iostream>
+#include <iterator>
+#include <string>
+#include <vector>
+
+#include "error.hpp"
+#include "generate.hpp"
+#include "model.hpp"
+#include "model_file.hpp"
+#include "sampler.hpp"
+#include "text_stream.hpp"
+#include "tokenizer.hpp"
+
+namespace {
+
+using mini_engine::Precision;
+using mini_engine::TokenId;
+
+constexpr int kPageSize = 16;
+
+enum ExitCode { kSuccess = 0, kFailure = 1 };  // CLI11 has its own codes, from 100 on, for a wrong command line
+
+struct Settings {
+  std::string model_path;
+  std::string prompt;
+  bool has_prompt = false;
+  std::string system;
+  int max_tokens = 256;
+  mini_engine::SamplerOptions sampling;
+  int num_threads = 0;
+  std::string weights = "fp32";
+  std::string cache = "fp32";
+  bool is_raw = false;
+};
+
+void declare(CLI::App& app, Settings& settings) {
+  app.add_option("--model", settings.model_path, "GGUF file or Hugging Face folder")->required();
+  app.add_option("--prompt", settings.prompt, "what to answer; read from standard input when absent");
+  app.add_option("--system", settings.system, "system message of the chat template");
+  app.add_option("--max-tokens", settings.max_tokens, "tokens to generate at most")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--temperature", settings.sampling.temperature, "0 takes the most likely token")
+      ->capture_default_str();
+  app.add_option("--top-p", settings.sampling.top_p, "sample from the likeliest tokens of this total probability")
+      ->capture_default_str();
+  app.add_option("--seed", settings.sampling.seed, "of the sampler")->capture_default_str();
+  app.add_option("--threads", settings.num_threads, "0 takes all cores")->capture_default_str();
+  app.add_option("--precision", settings.weights, "of the weights: fp32 or bf16")
+      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->capture_default_str();
+  app.add_option("--cache", settings.cache, "of the KV cache: fp32 or bf16")
+      ->check(CLI::IsMember({"fp32", "bf16"}))
+      ->capture_default_str();
+  app.add_flag("--raw", settings.is_raw, "continue the prompt itself, without a chat template");
+}
+
+Precision precision_of(const std::string& name) { return name == "bf16" ? Precision::kBFloat16 : Precision::kFloat32; }
+
+std::vector<TokenId> prompt_tokens(const Settings& settings, const mini_engine::Tokenizer& tokenizer) {
+  if (settings.is_raw) {
+    std::vector<TokenId> tokens = tokenizer.encode(settings.prompt);
+    if (tokenizer.data().adds_bos) tokens.insert(tokens.begin(), tokenizer.data().bos_id);
+    return tokens;
+  }
+  if (tokenizer.data().chat_template == mini_engine::ChatTemplate::kNone) {
+    throw mini_engine::Error(tokenizer.data().source + ": no chat template that this engine knows; use --raw");
+  }
+  std::vector<mini_engine::ChatMessage> messages;
+  if (!settings.system.empty()) messages.push_back({"system", settings.system});
+  messages.push_back({"user", settings.prompt});
+  return mini_engine::apply_chat_template(tokenizer, messages, true);
+}
+
+void print_speed(const char* what, int count, double seconds) {
+  std::fprintf(stderr, "%s: %d tokens in %.3f s, %.1f tokens/s\n", what, count, seconds,
+               seconds > 0.0 ? count / seconds : 0.0);
+}
+
+void run(Settings& settings) {
+  if (!settings.has_prompt) {
+    settings.prompt.assign(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
+  }
+  mini_engine::Sampler sampler(settings.sampling);
+  const auto file = mini_engine::open_model(settings.model_path);
+  const mini_engine::Tokenizer tokenizer(file->tokenizer());
+  const std::vector<TokenId> prompt = prompt_tokens(settings, tokenizer);
+  mini_engine::Model model(*file, {.weights = precision_of(settings.weights), .num_threads = settings.num_threads});
+
+  const std::size_t num_rows = std::min(prompt.size() + static_cast<std::size_t>(settings.max_tokens),
+                                        static_cast<std::size_t>(file->config().max_positions));
+  mini_engine::PagedCache cache(file->config(), precision_of(settings.cache),
+                                static_cast<int>(num_rows / kPageSize + 1), kPageSize);
+  mini_engine::Sequence sequence(cache);
+  mini_engine::TextStream text(tokenizer);
+  const mini_engine::Generation generation =
+      mini_engine::generate(model, sequence, prompt, sampler, settings.max_tokens, [&](TokenId token) {
+        std::cout << text.push(token) << std::flush;
+        return std::cout.good();
+      });
+  std::cout << text.finish() << '\n' << std::flush;
+  print_speed("prefill", static_cast<int>(prompt.size()), generation.prefill_seconds);
+  print_speed("decode", generation.num_decode_passes, generation.decode_seconds);
+  if (generation.stop_reason == mini_engine::StopReason::kContextLimit) {
+    std::fprintf(stderr, "stopped: the model has no further positions\n");
+  }
+  if (!std::cout) throw mini_engine::Error("cannot write to standard output");
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Settings settings;
+  CLI::App app("Answers a prompt with a llama-architecture model, on the CPU.", "mini_engine");
+  declare(app, settings);
+  CLI11_PARSE(app, argc, argv);
+  settings.has_prompt = app.count("--prompt") > 0;
+  try {
+    run(settings);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "mini_engine: %s\n", error.what());
+    return kFailure;
+  }
+  return kSuccess;
+}

@@ -1,0 +1,79 @@
+#include "chunk_writer.hpp"
+
+#include <new>
+#include <utility>
+
+#include "detail/slab.hpp"
+
+namespace pikv {
+inline namespace v0 {
+
+ChunkWriter::Impl::~Impl() {
+  stored.reset();  // before the key is free for others, so that they find the room given back
+  if (id != 0) core->index().abandon_insert(key, id, outcome == InsertOutcome::kNoRoom);
+}
+
+ChunkWriter::ChunkWriter(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+ChunkWriter::ChunkWriter(ChunkWriter&&) noexcept = default;
+ChunkWriter& ChunkWriter::operator=(ChunkWriter&&) noexcept = default;
+ChunkWriter::~ChunkWriter() = default;
+
+InsertOutcome ChunkWriter::outcome() const noexcept { return impl_->outcome; }
+
+ChunkHandle ChunkWriter::existing() const noexcept { return impl_->existing; }
+
+KvView ChunkWriter::view() noexcept {
+  Chunk& chunk = impl_->stored->unpublished();
+  return detail::slab_view(chunk.geometry(), chunk.num_tokens(), chunk.slab_.data(), chunk.slab_.space());
+}
+
+Result<ChunkHandle> ChunkWriter::commit() {
+  if (impl_ == nullptr || impl_->stored == nullptr) {
+    return invalid_argument("ChunkWriter: commit() of a writer that has nothing to publish");
+  }
+  detail::StoreCore& core = *impl_->core;
+  detail::StoreIndex::Published published;
+  try {
+    published = core.index().publish_insert(impl_->key, impl_->id, impl_->stored, !core.tiers().empty());
+  } catch (const std::bad_alloc&) {
+    return out_of_memory("ChunkWriter: no memory for the chunk's index entry");
+  }
+  impl_->id = 0;
+  impl_->stored.reset();
+  ChunkHandle chunk = detail::handle_of(std::move(published.chunk));
+  if (published.write_to_tier) core.write_to_tier(chunk);
+  return chunk;
+}
+
+Result<ChunkWriter> Store::begin_insert(const ChunkKey& key, const ChunkRecipe& recipe,
+                                        std::span<const TokenId> tokens) try {
+  if (tokens.empty()) return invalid_argument("Store: begin_insert() of a chunk without tokens");
+  std::unique_ptr<ChunkWriter::Impl> writer(new ChunkWriter::Impl(core_, key));
+
+  detail::StoreIndex::InsertStart start = core_->index().begin_insert(key, recipe, tokens);
+  writer->outcome = start.outcome;
+  writer->id = start.id;
+  writer->existing = detail::handle_of(std::move(start.existing));
+  start.dropped.reset();
+  if (start.outcome != InsertOutcome::kInserted) return ChunkWriter(std::move(writer));
+
+  const std::optional<std::int64_t> footprint_bytes = core_->footprint_bytes(tokens.size());
+  std::optional<detail::Charge> charge =
+      footprint_bytes.has_value() ? core_->make_room(*footprint_bytes) : std::nullopt;
+  if (!charge.has_value()) {
+    writer->outcome = InsertOutcome::kNoRoom;
+    return ChunkWriter(std::move(writer));
+  }
+  const std::size_t slab_bytes = tokens.size() * static_cast<std::size_t>(geometry().bytes_per_token());
+  Result<Buffer> slab = Buffer::allocate(slab_bytes, core_->memory(), StreamRef::legacy_default());
+  if (!slab.ok()) return slab.status();
+  writer->stored = std::make_shared<detail::StoredChunk>(
+      nullptr, std::move(*charge),
+      Chunk(key, recipe, std::vector<TokenId>(tokens.begin(), tokens.end()), geometry(), std::move(*slab)));
+  return ChunkWriter(std::move(writer));
+} catch (const std::bad_alloc&) {
+  return out_of_memory("Store: no memory for the bookkeeping of an insert");
+}
+
+}  // namespace v0
+}  // namespace pikv

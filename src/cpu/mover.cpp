@@ -1,0 +1,245 @@
+#include "cpu/mover.hpp"
+
+#include <algorithm>
+#include <array>
+
+#include "cpu/plane.hpp"
+
+namespace pikv {
+inline namespace v0 {
+namespace cpu {
+namespace {
+
+// The kernel tables are indexed by these enumerators.
+static_assert(static_cast<int>(Direction::kReanchor) == kTurn && static_cast<int>(Direction::kUnanchor) == kTurnBack);
+static_assert(static_cast<int>(DType::kFloat32) == 0 && static_cast<int>(DType::kFloat16) == 1 &&
+              static_cast<int>(DType::kBFloat16) == 2 && kNumDTypes == 3);
+static_assert(static_cast<int>(Pairing::kHalfSplit) == 0 && static_cast<int>(Pairing::kInterleaved) == 1);
+
+/// Tokens gathered or scattered together where channels are not contiguous: their elements of one channel then share
+/// cache lines, and few enough lines are open to stay in the first-level cache.
+constexpr std::int64_t kTileTokens = 16;
+
+/// The tokens of one task that are not left out.
+struct TokenBlock {
+  std::int64_t num_tokens = 0;
+  std::array<Slot, Mover::kBlockTokens> source;
+  std::array<Slot, Mover::kBlockTokens> target;
+  std::array<Position, Mover::kBlockTokens> position;
+};
+
+void resolve(const KvRun& run, bool turns, std::int64_t begin, std::int64_t end, TokenBlock& block) noexcept {
+  for (std::int64_t token = begin; token < end; ++token) {
+    const Slot target = run.target_slots.slot(token);
+    if (target == kSkipSlot) continue;
+    const auto i = static_cast<std::size_t>(block.num_tokens++);
+    block.source[i] = run.source_slots.slot(token);
+    block.target[i] = target;
+    if (turns) block.position[i] = run.positions.position(token);
+  }
+}
+
+using SourcePlane = Plane<const std::byte>;
+using TargetPlane = Plane<std::byte>;
+
+std::size_t index_of(DType dtype) noexcept { return static_cast<std::size_t>(dtype); }
+
+/// Whether every piece that the kernels store is made of whole, aligned groups of kStreamElements.
+bool is_streamable(const TargetPlane& target, const KvGeometry& geometry) noexcept {
+  const std::int64_t alignment = kStreamElements * target.element_bytes;
+  return target.has_adjacent_channels() && reinterpret_cast<std::uintptr_t>(target.base) % alignment == 0 &&
+         target.page_bytes % alignment == 0 && target.token_bytes % alignment == 0 &&
+         target.head_bytes % alignment == 0 && geometry.head_dim % kStreamElements == 0 &&
+         geometry.rotary_dim / 2 % kStreamElements == 0;
+}
+
+/// One layer of one block: keys, then values.
+class BlockMove {
+ public:
+  BlockMove(const KvTransfer& transfer, const RowKernels& kernels, Direction direction, bool may_stream,
+            const TokenBlock& block, std::byte* scratch) noexcept
+      : geometry_(transfer.geometry),
+        rope_(transfer.rope),
+        kernels_(kernels),
+        direction_(direction),
+        may_stream_(may_stream),
+        block_(block),
+        scratch_(scratch) {}
+
+  void move_keys(const SourcePlane& source, const TargetPlane& target) noexcept {
+    if (!rope_.turns()) return move_values(source, target);  // without a rotation keys are moved as values are
+    const std::size_t store = store_for(target);
+    key_kernel_ = kernels_.keys[static_cast<std::size_t>(direction_)][static_cast<std::size_t>(rope_.pairing)][store]
+                               [index_of(source.dtype)][index_of(target.dtype)];
+    if (!source.has_adjacent_channels() || !target.has_adjacent_channels()) {
+      return move_tiles(source, target, [this](std::int64_t i, const std::byte* from, std::byte* to) {
+        key_kernel_(key_row(i, from, to, 0, 0, 1));
+      });
+    }
+    for (std::int64_t i = 0; i < block_.num_tokens; ++i) {
+      const auto at = static_cast<std::size_t>(i);
+      key_kernel_(key_row(i, source.token(block_.source[at]), target.token(block_.target[at]), source.head_bytes,
+                          target.head_bytes, geometry_.num_kv_heads));
+    }
+  }
+
+  void move_values(const SourcePlane& source, const TargetPlane& target) noexcept {
+    const std::size_t store = store_for(target);
+    value_kernel_ = kernels_.elements[store][index_of(source.dtype)][index_of(target.dtype)];
+    if (!source.has_adjacent_channels() || !target.has_adjacent_channels()) {
+      return move_tiles(source, target, [this](std::int64_t, const std::byte* from, std::byte* to) {
+        value_kernel_(from, to, geometry_.head_dim);
+      });
+    }
+    const std::int64_t head_dim = geometry_.head_dim;
+    const bool heads_adjoin =
+        source.head_bytes == head_dim * source.element_bytes && target.head_bytes == head_dim * target.element_bytes;
+    if (heads_adjoin) return move_value_runs(source, target, 0, geometry_.num_kv_heads * head_dim);
+    for (std::int32_t head = 0; head < geometry_.num_kv_heads; ++head) {
+      move_value_runs(source, target, head, head_dim);
+    }
+  }
+
+ private:
+  std::size_t store_for(const TargetPlane& target) const noexcept {
+    return may_stream_ && is_streamable(target, geometry_) ? kStream : kCached;
+  }
+
+  KeyRow key_row(std::int64_t i, const std::byte* from, std::byte* to, std::int64_t source_head_bytes,
+                 std::int64_t target_head_bytes, std::int32_t num_heads) const noexcept {
+    const Position position = block_.position[static_cast<std::size_t>(i)];
+    return KeyRow{.source = from,
+                  .target = to,
+                  .source_head_bytes = source_head_bytes,
+                  .target_head_bytes = target_head_bytes,
+                  .num_heads = num_heads,
+                  .head_dim = geometry_.head_dim,
+                  .half_dim = rope_.half_dim,
+                  .cos = rope_.cos(position),
+                  .sin = rope_.sin(position),
+                  .inverse_square = rope_.inverse_square};
+  }
+
+  /// `row_elements` adjacent elements of every token, tokens that follow one another on both sides joined.
+  void move_value_runs(const SourcePlane& source, const TargetPlane& target, std::int32_t head,
+                       std::int64_t row_elements) const noexcept {
+    const std::int64_t source_row = row_elements * source.element_bytes;
+    const std::int64_t target_row = row_elements * target.element_bytes;
+    std::int64_t i = 0;
+    while (i < block_.num_tokens) {
+      const std::byte* const from = source_at(source, head, i);
+      std::byte* const to = target_at(target, head, i);
+      std::int64_t joined = 1;
+      while (i + joined < block_.num_tokens && source_at(source, head, i + joined) == from + joined * source_row &&
+             target_at(target, head, i + joined) == to + joined * target_row) {
+        ++joined;
+      }
+      value_kernel_(from, to, joined * row_elements);
+      i += joined;
+    }
+  }
+
+  const std::byte* source_at(const SourcePlane& plane, std::int32_t head, std::int64_t i) const noexcept {
+    return plane.token(block_.source[static_cast<std::size_t>(i)]) + head * plane.head_bytes;
+  }
+  std::byte* target_at(const TargetPlane& plane, std::int32_t head, std::int64_t i) const noexcept {
+    return plane.token(block_.target[static_cast<std::size_t>(i)]) + head * plane.head_bytes;
+  }
+
+  /// For channels that are not contiguous on one side or both: tiles of one head are gathered into rows, go through the
+  /// kernel row by row, and are scattered.
+  template <class RowMove>
+  void move_tiles(const SourcePlane& source, const TargetPlane& target, const RowMove& move_row) const noexcept {
+    const std::int64_t head_dim = geometry_.head_dim;
+    const std::int64_t source_row = head_dim * source.element_bytes;
+    const std::int64_t target_row = head_dim * target.element_bytes;
+    std::byte* const gathered = scratch_;
+    std::byte* const moved = scratch_ + kTileTokens * source_row;
+    for (std::int64_t begin = 0; begin < block_.num_tokens; begin += kTileTokens) {
+      const std::int64_t count = std::min(kTileTokens, block_.num_tokens - begin);
+      for (std::int32_t head = 0; head < geometry_.num_kv_heads; ++head) {
+        if (!source.has_adjacent_channels()) {
+          for (std::int64_t d = 0; d < head_dim; ++d) {
+            for (std::int64_t i = 0; i < count; ++i) {
+              copy_element(source_at(source, head, begin + i) + d * source.dim_bytes,
+                           gathered + i * source_row + d * source.element_bytes, source.element_bytes);
+            }
+          }
+        }
+        for (std::int64_t i = 0; i < count; ++i) {
+          move_row(begin + i,
+                   source.has_adjacent_channels() ? source_at(source, head, begin + i) : gathered + i * source_row,
+                   target.has_adjacent_channels() ? target_at(target, head, begin + i) : moved + i * target_row);
+        }
+        if (!target.has_adjacent_channels()) {
+          for (std::int64_t d = 0; d < head_dim; ++d) {
+            for (std::int64_t i = 0; i < count; ++i) {
+              copy_element(moved + i * target_row + d * target.element_bytes,
+                           target_at(target, head, begin + i) + d * target.dim_bytes, target.element_bytes);
+            }
+          }
+        }
+      }
+    }
+  }
+
+  const KvGeometry& geometry_;
+  const RopeTableView& rope_;
+  const RowKernels& kernels_;
+  Direction direction_;
+  bool may_stream_;
+  const TokenBlock& block_;
+  std::byte* scratch_;
+  MoveKeyRow key_kernel_ = nullptr;
+  MoveElements value_kernel_ = nullptr;
+};
+
+bool needs_scratch(const KvLayout& layout) noexcept { return layout.k.dim != 1 || layout.v.dim != 1; }
+
+}  // namespace
+
+Mover::Mover(const KvTransfer& transfer, Direction direction, const RowKernels& kernels, std::int64_t stream_from_bytes)
+    : transfer_(transfer), kernels_(kernels), direction_(direction) {
+  std::int64_t num_tokens = 0;
+  bool has_strided_channels = needs_scratch(transfer.target.layout);
+  block_ends_.reserve(transfer.runs.size());
+  for (const KvRun& run : transfer.runs) {
+    const std::int64_t run_tokens = run.target_slots.num_tokens();
+    num_tokens += run_tokens;
+    blocks_per_layer_ += (run_tokens + kBlockTokens - 1) / kBlockTokens;
+    block_ends_.push_back(blocks_per_layer_);
+    has_strided_channels = has_strided_channels || (run_tokens > 0 && needs_scratch(run.source.layout));
+  }
+  const std::int64_t num_layers = transfer.layer_end - transfer.layer_begin;
+  num_tasks_ = blocks_per_layer_ * num_layers;
+  const std::int64_t row = std::int64_t{transfer.geometry.num_kv_heads} * transfer.geometry.head_dim;
+  num_bytes_ = 2 * row * num_layers * num_tokens * dtype_bytes(transfer.target.layout.dtype);
+  may_stream_ = num_bytes_ >= stream_from_bytes;
+  if (has_strided_channels) {
+    scratch_bytes_ = 2 * kTileTokens * transfer.geometry.head_dim * static_cast<std::int64_t>(sizeof(float));
+  }
+}
+
+void Mover::run(std::int64_t task_index, std::byte* scratch) const noexcept {
+  const std::int32_t layer = transfer_.layer_begin + static_cast<std::int32_t>(task_index / blocks_per_layer_);
+  const std::int64_t block_index = task_index % blocks_per_layer_;
+  const auto run_end = std::upper_bound(block_ends_.begin(), block_ends_.end(), block_index);
+  const KvRun& run = transfer_.runs[static_cast<std::size_t>(run_end - block_ends_.begin())];
+  const std::int64_t first_block = run_end == block_ends_.begin() ? 0 : *(run_end - 1);
+  const std::int64_t begin = (block_index - first_block) * kBlockTokens;
+  TokenBlock block;
+  resolve(run, transfer_.rope.turns(), begin, std::min(begin + kBlockTokens, run.target_slots.num_tokens()), block);
+
+  const KvLayout& source = run.source.layout;
+  const KvLayout& target = transfer_.target.layout;
+  BlockMove move(transfer_, kernels_, direction_, may_stream_, block, scratch);
+  move.move_keys(SourcePlane(run.source.k_layer(layer), source.k, source),
+                 TargetPlane(transfer_.target.k_layer(layer), target.k, target));
+  move.move_values(SourcePlane(run.source.v_layer(layer), source.v, source),
+                   TargetPlane(transfer_.target.v_layer(layer), target.v, target));
+  if (may_stream_) kernels_.finish_streaming();
+}
+
+}  // namespace cpu
+}  // namespace v0
+}  // namespace pikv

@@ -1,0 +1,54 @@
+// K or V of one layer, seen in bytes, and the element moves for channel axes that are not contiguous.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+
+#include "pikv/geometry.hpp"
+
+namespace pikv {
+inline namespace v0 {
+namespace cpu {
+
+template <class Byte>
+struct Plane {
+  Byte* base = nullptr;
+  std::int64_t page_bytes = 0;
+  std::int64_t token_bytes = 0;
+  std::int64_t head_bytes = 0;
+  std::int64_t dim_bytes = 0;
+  std::int64_t element_bytes = 0;
+  std::int32_t page_size = 1;
+  DType dtype = DType::kFloat32;
+
+  Plane(Byte* layer_base, const AxisStrides& strides, const KvLayout& layout) noexcept
+      : base(layer_base),
+        page_bytes(strides.page * dtype_bytes(layout.dtype)),
+        token_bytes(strides.token * dtype_bytes(layout.dtype)),
+        head_bytes(strides.head * dtype_bytes(layout.dtype)),
+        dim_bytes(strides.dim * dtype_bytes(layout.dtype)),
+        element_bytes(dtype_bytes(layout.dtype)),
+        page_size(layout.page_size),
+        dtype(layout.dtype) {}
+
+  /// Head 0, channel 0 of a slot.
+  [[nodiscard]] Byte* token(Slot slot) const noexcept {
+    if (page_size == 1) return base + slot * page_bytes;
+    return base + slot / page_size * page_bytes + slot % page_size * token_bytes;
+  }
+  [[nodiscard]] bool has_adjacent_channels() const noexcept { return dim_bytes == element_bytes; }
+};
+
+/// Copies one element of 2 or 4 bytes, as its bits are.
+inline void copy_element(const std::byte* source, std::byte* target, std::int64_t element_bytes) noexcept {
+  if (element_bytes == 2) {
+    std::memcpy(target, source, 2);
+  } else {
+    std::memcpy(target, source, 4);
+  }
+}
+
+}  // namespace cpu
+}  // namespace v0
+}  // namespace pikv

@@ -1,0 +1,102 @@
+#include "store_core.hpp"
+
+#include <exception>
+#include <new>
+#include <string>
+#include <utility>
+
+namespace pikv::detail {
+
+FetchMemory::~FetchMemory() {
+  if (overhead_charged_) account_->release(overhead_bytes_);
+}
+
+std::int64_t FetchMemory::charged_bytes(const Chunk& chunk) const noexcept {
+  const std::int64_t slab_bytes = chunk.slab_resource() == this ? static_cast<std::int64_t>(chunk.slab().size()) : 0;
+  return slab_bytes + (overhead_charged_ ? overhead_bytes_ : 0);
+}
+
+Result<void*> FetchMemory::allocate_async(std::size_t size_bytes, StreamRef stream) try {
+  const std::int64_t room_bytes = core_.capacity_bytes() - overhead_bytes_;
+  if (room_bytes < 0 || size_bytes > static_cast<std::size_t>(room_bytes)) {
+    return Status(ErrorCode::kQuotaExceeded, "store: no room for " + std::to_string(size_bytes) + " bytes to fetch");
+  }
+  // Two threads of a tier may both charge the overhead; one of them gives it back.
+  const std::int64_t overhead_bytes = overhead_charged_ ? 0 : overhead_bytes_;
+  std::optional<Charge> charge = core_.make_room(static_cast<std::int64_t>(size_bytes) + overhead_bytes);
+  if (!charge.has_value()) {
+    return Status(ErrorCode::kQuotaExceeded, "store: no room for " + std::to_string(size_bytes) + " bytes to fetch");
+  }
+  Result<void*> data = upstream_.allocate_async(size_bytes, stream);
+  if (!data.ok()) return data.status();
+  charge->keep();
+  if (overhead_bytes != 0 && overhead_charged_.exchange(true)) account_->release(overhead_bytes);
+  return data;
+} catch (const std::bad_alloc&) {
+  return out_of_memory("store: no memory to make room for a fetch");
+}
+
+void FetchMemory::deallocate_async(void* data, std::size_t size_bytes, StreamRef stream) noexcept {
+  upstream_.deallocate_async(data, size_bytes, stream);
+  account_->release(static_cast<std::int64_t>(size_bytes));
+}
+
+StoreCore::StoreCore(StoreOptions options)
+    : geometry_(options.geometry),
+      capacity_bytes_(options.capacity_bytes),
+      memory_(options.memory != nullptr ? *options.memory : host_memory_resource()),
+      tiers_(std::move(options.tiers)),
+      account_(std::make_shared<MemoryAccount>()),
+      index_(capacity_bytes_, account_,
+             options.eviction != nullptr ? std::move(options.eviction) : make_lru_eviction()),
+      fetch_memory_(std::make_shared<FetchMemory>(*this, memory_, account_)) {}
+
+std::optional<Charge> StoreCore::make_room(std::int64_t bytes) {
+  while (true) {
+    std::vector<StoredChunkPtr> victims;
+    std::int64_t victims_bytes = 0;
+    switch (index_.charge(bytes, victims, victims_bytes)) {
+      case StoreIndex::Room::kCharged:
+        return Charge(account_, bytes);
+      case StoreIndex::Room::kNone:
+        return std::nullopt;
+      case StoreIndex::Room::kEvicted:
+        break;
+    }
+    victims.clear();  // frees them, with no lock held
+    index_.finish_eviction(victims_bytes);
+  }
+}
+
+std::optional<std::int64_t> StoreCore::footprint_bytes(std::size_t num_tokens) const noexcept {
+  const std::int64_t token_bytes = geometry_.bytes_per_token() + static_cast<std::int64_t>(sizeof(TokenId));
+  const std::int64_t room_bytes = capacity_bytes_ - Chunk::kBookkeepingBytes;
+  if (room_bytes < 0 || num_tokens > static_cast<std::size_t>(room_bytes / token_bytes)) return std::nullopt;
+  return static_cast<std::int64_t>(num_tokens) * token_bytes + Chunk::kBookkeepingBytes;
+}
+
+std::shared_ptr<FetchMemory> StoreCore::make_fetch_memory(std::size_t num_tokens) {
+  return std::make_shared<FetchMemory>(*this, memory_, account_, num_tokens);
+}
+
+StoredChunkPtr StoreCore::adopt(Chunk chunk, std::shared_ptr<FetchMemory> memory) {
+  std::optional<Charge> charge = make_room(chunk.footprint_bytes() - memory->charged_bytes(chunk));
+  if (!charge.has_value()) return nullptr;
+  return std::make_shared<StoredChunk>(std::move(memory), std::move(*charge), std::move(chunk));
+}
+
+void StoreCore::write_to_tier(const ChunkHandle& chunk) noexcept {
+  for (const std::shared_ptr<Tier>& tier : tiers_) {
+    ErrorCode code = ErrorCode::kInternal;
+    try {
+      code = tier->put(chunk).code();
+    } catch (const std::exception&) {
+      // A tier that breaks its promise not to throw has failed like any other.
+    }
+    if (code == ErrorCode::kOk) break;
+    if (code != ErrorCode::kQuotaExceeded) index_.count_tier_failure();
+  }
+  index_.finish_put(chunk->key());
+}
+
+}  // namespace pikv::detail

@@ -1,0 +1,75 @@
+# cmake -DKIND=static|shared -D... -P check_install.cmake (see CMakeLists.txt beside this file for the variables)
+#
+# Installs pikv into a fresh prefix, moves that prefix, and there builds and runs the quickstart through find_package and
+# through pkg-config. Of a shared library it also checks what is exported.
+cmake_minimum_required(VERSION 3.25)
+
+function(run)
+  execute_process(COMMAND ${ARGN} RESULT_VARIABLE result OUTPUT_VARIABLE output ERROR_VARIABLE output)
+  if(NOT result EQUAL 0)
+    list(JOIN ARGN " " command)
+    message(FATAL_ERROR "failed (${result}): ${command}\n${output}")
+  endif()
+  set(run_output "${output}" PARENT_SCOPE)
+endfunction()
+
+function(check_quickstart how)
+  run(${ARGN})
+  if(NOT run_output MATCHES "^512 rows reused")
+    message(FATAL_ERROR "the quickstart built through ${how} printed:\n${run_output}")
+  endif()
+  message(STATUS "${how}: ${run_output}")
+endfunction()
+
+set(main ${SOURCE_DIR}/examples/quickstart/quickstart.cpp)
+set(toolchain -G ${GENERATOR} -DCMAKE_BUILD_TYPE=${BUILD_TYPE} -DCMAKE_CXX_COMPILER=${CXX}
+  -DCMAKE_CXX_COMPILER_LAUNCHER=${CXX_LAUNCHER})
+foreach(name first-prefix prefix consumer)
+  file(REMOVE_RECURSE ${WORK_DIR}/${name})
+endforeach()
+file(MAKE_DIRECTORY ${WORK_DIR})
+
+if(KIND STREQUAL "shared")
+  set(BUILD_DIR ${WORK_DIR}/library)
+  run(${CMAKE_COMMAND} -S ${SOURCE_DIR} -B ${BUILD_DIR} ${toolchain} -DBUILD_SHARED_LIBS=ON
+    -DPIKV_TESTS=OFF -DPIKV_BENCH=OFF -DPIKV_EXAMPLES=OFF)
+  run(${CMAKE_COMMAND} --build ${BUILD_DIR} --parallel 2)
+endif()
+run(${CMAKE_COMMAND} --install ${BUILD_DIR} --prefix ${WORK_DIR}/first-prefix)
+file(RENAME ${WORK_DIR}/first-prefix ${WORK_DIR}/prefix)  # an installed tree may be moved
+set(prefix ${WORK_DIR}/prefix)
+
+run(${CMAKE_COMMAND} -S ${SOURCE_DIR}/tests/install/consumer -B ${WORK_DIR}/consumer ${toolchain}
+  -DCMAKE_PREFIX_PATH=${prefix} -DMAIN=${main})
+run(${CMAKE_COMMAND} --build ${WORK_DIR}/consumer)
+check_quickstart("find_package" ${WORK_DIR}/consumer/consumer)
+
+file(GLOB_RECURSE pc_file ${prefix}/pikv.pc)
+cmake_path(GET pc_file PARENT_PATH pc_dir)
+set(ENV{PKG_CONFIG_PATH} ${pc_dir})
+run(${PKG_CONFIG} --modversion pikv)
+string(STRIP "${run_output}" pc_version)
+if(NOT pc_version STREQUAL VERSION)
+  message(FATAL_ERROR "pkg-config says version ${pc_version}, not ${VERSION}")
+endif()
+run(${PKG_CONFIG} --cflags --libs pikv)
+separate_arguments(flags UNIX_COMMAND "${run_output}")
+run(${CXX} -std=c++20 ${main} ${flags} -o ${WORK_DIR}/consumer/through_pkg_config)
+cmake_path(GET pc_dir PARENT_PATH lib_dir)
+check_quickstart("pkg-config" ${CMAKE_COMMAND} -E env LD_LIBRARY_PATH=${lib_dir} ${WORK_DIR}/consumer/through_pkg_config)
+
+if(KIND STREQUAL "shared")
+  run(${NM} -D --defined-only --demangle ${lib_dir}/libpikv.so)
+  string(REGEX MATCHALL "[^\n]+" lines "${run_output}")
+  set(num_symbols 0)
+  foreach(line IN LISTS lines)
+    math(EXPR num_symbols "${num_symbols} + 1")
+    if(NOT line MATCHES "^[0-9a-f]+ [A-Za-z] ((typeinfo|typeinfo name|vtable) for )?pikv::")
+      message(SEND_ERROR "libpikv.so exports a name that is not pikv's: ${line}")
+    endif()
+  endforeach()
+  if(num_symbols EQUAL 0)
+    message(FATAL_ERROR "libpikv.so exports nothing")
+  endif()
+  message(STATUS "libpikv.so exports ${num_symbols} names, all of them pikv's")
+endif()
