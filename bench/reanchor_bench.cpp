@@ -1,10 +1,12 @@
 // Re-anchoring on the CPU against a plain copy of the same bytes.
 //
-// Every benchmark alternates, within one iteration, the copy and the re-anchoring of the same transfer, both on the
-// same number of threads, and reports the best of each: other load on the machine then hits both alike. Bytes are those
-// read plus those written. `of_copy` is re-anchoring's rate over the copy's, for a dtype pair that changes the size the
-// copy moves as many bytes in all as the re-anchoring.
+// Every iteration alternates the copy and the re-anchoring of one transfer, both on the same number of threads, and the
+// best of each counts: other load on the machine then hits both alike. The copy is the faster of memcpy and of stores
+// that bypass the cache. Bytes are those read plus those written; where source and target differ in size, the copy
+// moves as many in all. `of_copy` is the rate of re-anchoring over the rate of the copy; `of_copy_cpu` is the same by
+// processor time, which on a machine busy with other work is the steadier figure.
 #include <benchmark/benchmark.h>
+#include <time.h>
 
 #include <algorithm>
 #include <atomic>
@@ -12,10 +14,14 @@
 #include <cstring>
 #include <numeric>
 #include <random>
+#include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
+#include "cpu/select_row_kernels.hpp"
 #include "pikv/backend.hpp"
+#include "support/layouts.hpp"
 
 namespace {
 
@@ -23,7 +29,6 @@ using Clock = std::chrono::steady_clock;
 
 constexpr std::int32_t kPageSize = 16;
 constexpr std::int64_t kSideBytes = std::int64_t{256} << 20;  // of the larger side, beyond any last-level cache here
-constexpr std::int32_t kRoundsPerIteration = 3;
 
 enum class Pages { kInOrder, kShuffled };
 
@@ -37,46 +42,44 @@ const Model kLlama8B{
     "llama-3.1-8b", {.num_layers = 32, .num_kv_heads = 8, .head_dim = 128, .rotary_dim = 128}, 500000.0};
 const Model kSmolLm2{"smollm2-135m", {.num_layers = 30, .num_kv_heads = 3, .head_dim = 64, .rotary_dim = 64}, 100000.0};
 
-/// Source slab and target pages of one model, about kSideBytes each, all of it touched.
+/// Source slab and target pages of one model, the larger about kSideBytes, all of it touched.
 struct Workload {
   pikv::KvGeometry geometry;
   std::int64_t num_tokens;
   std::vector<std::int32_t> pages;
+  std::mt19937 random{7};
+  test_support::Placement source_placement;
+  test_support::Placement target_placement;
   pikv::Buffer source;
   pikv::Buffer target;
+  test_support::PlacedView source_view;
+  test_support::PlacedView target_view;
   pikv::RopeTable table;
   pikv::KvRun run;
   pikv::KvTransfer transfer;
 
-  Workload(const Model& model, pikv::DType from, pikv::DType to, Pages order)
+  Workload(const Model& model, pikv::DType from, pikv::DType to, test_support::LayoutKind layout, Pages order)
       : geometry(model.geometry),
         num_tokens(tokens_for(model.geometry, from, to)),
         pages(make_pages(num_tokens / kPageSize, order)),
-        source(allocate(num_tokens * geometry.elements_per_token() * pikv::dtype_bytes(from))),
-        target(allocate(num_tokens * geometry.elements_per_token() * pikv::dtype_bytes(to))),
+        source_placement(place(test_support::LayoutKind::kSlab, stored_as(geometry, from), 1, num_tokens, random)),
+        target_placement(place(layout, stored_as(geometry, to), kPageSize, num_tokens, random)),
+        source(allocate(source_placement.num_elements * pikv::dtype_bytes(from))),
+        target(allocate(target_placement.num_elements * pikv::dtype_bytes(to))),
+        source_view(source_placement, geometry.num_layers, source.data()),
+        target_view(target_placement, geometry.num_layers, target.data()),
         table(pikv::RopeTable::build(pikv::RopeConfig(model.theta, pikv::Pairing::kHalfSplit, pikv::AngleRule::kExact),
                                      geometry.rotary_dim, static_cast<std::int32_t>(num_tokens))
                   .value()) {
-    // Finite values in every format, no subnormal ones.
+    // Finite normal numbers in every format.
     std::memset(source.data(), 0x3C, source.size_bytes());
     std::memset(target.data(), 0, target.size_bytes());
-
-    geometry.dtype = from;
-    run.source.layout = pikv::slab_layout(geometry, num_tokens);
-    run.source.k_base = source.data();
-    run.source.v_base = source.data() + pikv::slab_value_offset(geometry, num_tokens) * pikv::dtype_bytes(from);
-    run.source.num_slots = num_tokens;
+    run.source = pikv::as_const(source_view.view());
     run.source_slots = pikv::SlotMap::consecutive(0, num_tokens);
     run.target_slots = pikv::SlotMap::page_table(pages.data(), kPageSize, 0, num_tokens);
-
-    geometry.dtype = to;
-    transfer.geometry = geometry;
+    transfer.geometry = stored_as(geometry, to);
     transfer.runs = {&run, 1};
-    transfer.target.layout = pikv::fused_nhd_pages(geometry, kPageSize, num_tokens / kPageSize);
-    transfer.target.k_base = target.data();
-    transfer.target.v_base =
-        target.data() + kPageSize * geometry.num_kv_heads * geometry.head_dim * pikv::dtype_bytes(to);
-    transfer.target.num_slots = num_tokens;
+    transfer.target = target_view.view();
     transfer.rope = table.view();
     transfer.layer_end = geometry.num_layers;
   }
@@ -84,10 +87,16 @@ struct Workload {
   Workload& operator=(const Workload&) = delete;
 
   [[nodiscard]] std::int64_t num_bytes() const {
-    return static_cast<std::int64_t>(source.size_bytes() + target.size_bytes());
+    return num_tokens * geometry.elements_per_token() *
+           (pikv::dtype_bytes(source_placement.layout.dtype) + pikv::dtype_bytes(target_placement.layout.dtype));
   }
 
  private:
+  static pikv::KvGeometry stored_as(pikv::KvGeometry geometry, pikv::DType dtype) {
+    geometry.dtype = dtype;
+    return geometry;
+  }
+
   static std::int64_t tokens_for(const pikv::KvGeometry& geometry, pikv::DType from, pikv::DType to) {
     const std::int64_t token_bytes =
         geometry.elements_per_token() * std::max(pikv::dtype_bytes(from), pikv::dtype_bytes(to));
@@ -108,61 +117,121 @@ struct Workload {
   }
 };
 
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+/// Elapsed and processor time of this process.
+struct Timing {
+  double wall = 1e9;
+  double cpu = 1e9;
 
-/// memcpy of half of `num_bytes` on `num_threads` threads, which take pieces as they get to them, as the backend's do:
-/// a fixed share each would make the copy wait for whichever thread other load on the machine slows down. The pieces
-/// are long enough for memcpy to bypass the cache.
-double time_copy(Workload& load, std::int64_t num_bytes, std::int32_t num_threads) {
-  constexpr std::int64_t kPieceBytes = std::int64_t{32} << 20;
+  [[nodiscard]] Timing best(const Timing& other) const {
+    return {std::min(wall, other.wall), std::min(cpu, other.cpu)};
+  }
+};
+
+class Stopwatch {
+ public:
+  [[nodiscard]] Timing read() const {
+    return {std::chrono::duration<double>(Clock::now() - wall_).count(), cpu_seconds() - cpu_};
+  }
+
+ private:
+  static double cpu_seconds() {
+    timespec now{};
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return static_cast<double>(now.tv_sec) + static_cast<double>(now.tv_nsec) * 1e-9;
+  }
+
+  Clock::time_point wall_ = Clock::now();
+  double cpu_ = cpu_seconds();
+};
+
+enum class Copy { kMemcpy, kStreamed };
+
+void copy_piece(Copy how, std::byte* target, const std::byte* source, std::int64_t size_bytes) {
+  if (how == Copy::kMemcpy) {
+    std::memcpy(target, source, static_cast<std::size_t>(size_bytes));
+    return;
+  }
+  const pikv::cpu::RowKernels& kernels = *pikv::cpu::supported_row_kernels().back();
+  kernels.elements[pikv::cpu::kStream][0][0](source, target, size_bytes / 4);  // as fp32
+  kernels.finish_streaming();
+}
+
+/// Copies half of `num_bytes` on `num_threads` threads, which take pieces as they get to them, as the backend's do:
+/// with a fixed share each, the copy would wait for whichever thread other load on the machine slows down.
+Timing time_copy(Workload& load, Copy how, std::int32_t num_threads) {
+  constexpr std::int64_t kPieceBytes = std::int64_t{8} << 20;
   // Where the two sides differ in size, the copy stays within the smaller and starts over.
   const auto span = static_cast<std::int64_t>(std::min(load.source.size_bytes(), load.target.size_bytes()));
   const std::int64_t pieces_in_span = span / kPieceBytes;
-  const std::int64_t num_pieces = num_bytes / 2 / kPieceBytes;
+  const std::int64_t num_pieces = load.num_bytes() / 2 / kPieceBytes;
   std::atomic<std::int64_t> next_piece{0};
-  const Clock::time_point start = Clock::now();
+  const Stopwatch stopwatch;
   std::vector<std::thread> threads;
   for (std::int32_t thread = 0; thread < num_threads; ++thread) {
     threads.emplace_back([&] {
       for (std::int64_t piece = next_piece++; piece < num_pieces; piece = next_piece++) {
         const std::int64_t begin = piece % pieces_in_span * kPieceBytes;
-        std::memcpy(load.target.data() + begin, load.source.data() + begin, kPieceBytes);
+        copy_piece(how, load.target.data() + begin, load.source.data() + begin, kPieceBytes);
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
-  const double copied_share = static_cast<double>(2 * num_pieces * kPieceBytes) / static_cast<double>(num_bytes);
-  return seconds_since(start) / copied_share;  // whole pieces only: scaled to the bytes asked for
+  const Timing timing = stopwatch.read();
+  // Only whole pieces were copied; scaled to the bytes asked for.
+  const double scale = static_cast<double>(load.num_bytes()) / static_cast<double>(2 * num_pieces * kPieceBytes);
+  return {timing.wall * scale, timing.cpu * scale};
 }
 
-void bench_reanchor(benchmark::State& state, const Model& model, pikv::DType from, pikv::DType to, Pages order) {
+struct Setting {
+  const Model* model;
+  pikv::DType from;
+  pikv::DType to;
+  test_support::LayoutKind layout;
+  Pages order;
+};
+
+void bench_reanchor(benchmark::State& state, const Setting& setting) {
   const auto num_threads = static_cast<std::int32_t>(std::max(1U, std::thread::hardware_concurrency()));
   const std::unique_ptr<pikv::Backend> backend = pikv::make_cpu_backend({.num_threads = num_threads});
-  Workload load(model, from, to, order);
-  double best_copy = 1e9;
-  double best_reanchor = 1e9;
+  Workload load(*setting.model, setting.from, setting.to, setting.layout, setting.order);
+  Timing memcpy_time;
+  Timing streamed_time;
+  Timing reanchor_time;
   for (auto _ : state) {
-    double reanchor_seconds = 1e9;
-    for (std::int32_t round = 0; round < kRoundsPerIteration; ++round) {
-      best_copy = std::min(best_copy, time_copy(load, load.num_bytes(), num_threads));
-      const Clock::time_point start = Clock::now();
-      const pikv::Status status = backend->reanchor_async(load.transfer, pikv::StreamRef::legacy_default());
-      reanchor_seconds = std::min(reanchor_seconds, seconds_since(start));
-      if (!status.ok()) return state.SkipWithError(status.to_string().c_str());
-    }
-    best_reanchor = std::min(best_reanchor, reanchor_seconds);
-    state.SetIterationTime(reanchor_seconds);
+    memcpy_time = memcpy_time.best(time_copy(load, Copy::kMemcpy, num_threads));
+    streamed_time = streamed_time.best(time_copy(load, Copy::kStreamed, num_threads));
+    const Stopwatch stopwatch;
+    const pikv::Status status = backend->reanchor_async(load.transfer, pikv::StreamRef::legacy_default());
+    const Timing timing = stopwatch.read();
+    if (!status.ok()) return state.SkipWithError(status.to_string().c_str());
+    reanchor_time = reanchor_time.best(timing);
+    state.SetIterationTime(timing.wall);
   }
+  const Timing copy_time = memcpy_time.best(streamed_time);
   const auto num_bytes = static_cast<double>(load.num_bytes());
   state.counters["threads"] = num_threads;
   state.counters["MiB"] = num_bytes / (1 << 20);
-  state.counters["copy_GB/s"] = num_bytes / best_copy * 1e-9;
-  state.counters["reanchor_GB/s"] = num_bytes / best_reanchor * 1e-9;
-  state.counters["of_copy"] = best_copy / best_reanchor;
+  state.counters["memcpy_GB/s"] = num_bytes / memcpy_time.wall * 1e-9;
+  state.counters["streamed_GB/s"] = num_bytes / streamed_time.wall * 1e-9;
+  state.counters["reanchor_GB/s"] = num_bytes / reanchor_time.wall * 1e-9;
+  state.counters["of_memcpy"] = memcpy_time.wall / reanchor_time.wall;
+  state.counters["of_copy"] = copy_time.wall / reanchor_time.wall;
+  state.counters["of_memcpy_cpu"] = memcpy_time.cpu / reanchor_time.cpu;
+  state.counters["of_copy_cpu"] = copy_time.cpu / reanchor_time.cpu;
+}
+
+void register_one(const Setting& setting) {
+  const std::string name = std::string("reanchor/") + setting.model->name + "/" + pikv::dtype_name(setting.from) + "-" +
+                           pikv::dtype_name(setting.to) + "/" + test_support::layout_name(setting.layout) +
+                           (setting.order == Pages::kInOrder ? "/in_order" : "/shuffled");
+  benchmark::RegisterBenchmark(name.c_str(), [setting](benchmark::State& state) { bench_reanchor(state, setting); })
+      ->UseManualTime()
+      ->Unit(benchmark::kMillisecond);
 }
 
 void register_all() {
   using pikv::DType;
+  using test_support::LayoutKind;
   const std::pair<DType, DType> dtypes[] = {{DType::kBFloat16, DType::kBFloat16},
                                             {DType::kFloat32, DType::kFloat32},
                                             {DType::kFloat16, DType::kBFloat16},
@@ -170,16 +239,11 @@ void register_all() {
   for (const Model* model : {&kLlama8B, &kSmolLm2}) {
     for (const auto& [from, to] : dtypes) {
       for (const Pages order : {Pages::kInOrder, Pages::kShuffled}) {
-        const std::string name = std::string("reanchor/") + model->name + "/" + pikv::dtype_name(from) + "-" +
-                                 pikv::dtype_name(to) + (order == Pages::kInOrder ? "/in_order" : "/shuffled");
-        benchmark::RegisterBenchmark(name.c_str(),
-                                     [model, from = from, to = to, order](benchmark::State& state) {
-                                       bench_reanchor(state, *model, from, to, order);
-                                     })
-            ->UseManualTime()
-            ->Unit(benchmark::kMillisecond)
-            ->Iterations(4);
+        register_one({model, from, to, LayoutKind::kFusedNhd, order});
       }
+    }
+    for (const LayoutKind layout : {LayoutKind::kHnd, LayoutKind::kPackedNhd, LayoutKind::kTransposedValues}) {
+      register_one({model, DType::kBFloat16, DType::kBFloat16, layout, Pages::kShuffled});
     }
   }
 }

@@ -3,6 +3,7 @@ add_library(pikv_options INTERFACE)
 target_compile_features(pikv_options INTERFACE cxx_std_20)
 target_compile_options(pikv_options INTERFACE
   -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wno-sign-conversion -Wnon-virtual-dtor
+  $<$<CXX_COMPILER_ID:Clang>:-Wthread-safety>  # proves the lock annotations of src/detail/thread_annotations.hpp
   $<$<BOOL:${PIKV_WARNINGS_AS_ERRORS}>:-Werror>
   # g++ 12 sees overlap in its own operator+ of a literal and a string (GCC bug 105651).
   $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>

@@ -1,7 +1,7 @@
 # cmake -DREADME=README.md -DSOURCE=quickstart.cpp -DWORK_DIR=dir -P check_readme_example.cmake
 #
-# Fails unless a ```cpp block of the README is, word for word, what stands between the lines `// [readme]` and
-# `// [/readme]` of the source.
+# Fails unless a ```cpp block of the README is, word for word and less one level of indentation, what stands between the
+# lines `// [readme]` and `// [/readme]` of the source.
 cmake_minimum_required(VERSION 3.25)
 
 # Sets `out` to what stands in `text` between `begin` and `end`, both excluded.
@@ -27,8 +27,9 @@ endif()
 file(READ ${README} readme)
 file(READ ${SOURCE} source)
 
-text_between(example "${source}" "// [readme]\n" "// [/readme]\n"
+text_between(example "${source}" "  // [readme]\n" "  // [/readme]\n"
   "${SOURCE} has no part between the lines '// [readme]' and '// [/readme]'")
+string(REGEX REPLACE "(^|\n)  " "\\1" example "${example}")  # the part stands inside a function
 string(FIND "${readme}" "```cpp\n${example}```\n" place)
 if(place EQUAL -1)
   text_between(block "${readme}" "```cpp\n" "```\n" "${README} has no \`\`\`cpp block")

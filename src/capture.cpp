@@ -43,6 +43,8 @@ Status Capture::take_layer_async(std::int32_t layer, const ConstKvView& source, 
 
 Status Capture::take_rotated_layer_async(std::int32_t layer, const ConstKvView& source, const RopeTableView& rope,
                                          StreamRef stream) {
+  // Backends take an empty table to mean keys that do not turn, and rotated keys would be stored as semantic ones.
+  if (rope.half_dim == 0) return invalid_argument("capture: rope: an empty table turns no keys back");
   return take(layer, source, rope, /*rotated=*/true, stream);
 }
 

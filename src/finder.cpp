@@ -24,6 +24,7 @@
 #include <unordered_map>
 #include <utility>
 
+#include "counting_filter.hpp"
 #include "detail/flat_map.hpp"
 #include "rolling_hash.hpp"
 
@@ -107,6 +108,12 @@ struct ChunkFinder::Impl {
     while (powers.size() <= length) powers.push_back(detail::multiply(powers.back(), base));
   }
 
+  void reserve_in_filter() {
+    if (!filter.crowded()) return;
+    filter.rebuild();
+    for (const auto& [hash, group] : groups) filter.insert(hash);
+  }
+
   [[nodiscard]] static MarkerKey marker_key(const Entry& entry, std::size_t length) noexcept {
     return {entry.hashes[length], static_cast<std::uint32_t>(length)};
   }
@@ -116,7 +123,8 @@ struct ChunkFinder::Impl {
   void unlink(const Entry& entry, Group& group) noexcept;
   void summarize(const Group& group, Window& summary) const noexcept;
   [[nodiscard]] const Entry* longest(const Group& group, const Entry& entry, std::size_t length) const noexcept;
-  [[nodiscard]] const Entry* search(const std::vector<std::uint64_t>& hashes, std::size_t begin) const noexcept;
+  [[nodiscard]] const Entry* search(const std::vector<std::uint64_t>& hashes, std::size_t begin,
+                                    std::uint64_t window_hash) const noexcept;
 
   std::size_t window;
   std::uint64_t base;
@@ -124,6 +132,7 @@ struct ChunkFinder::Impl {
   std::unordered_map<ChunkKey, std::unique_ptr<Entry>, ChunkKeyHash> entries;
   std::unordered_map<std::uint64_t, Group> groups;  // by the window's hash
   detail::FlatMap<WindowKey, Window> windows;       // one for each group
+  detail::CountingFilter filter;                    // of the windows' hashes
   detail::FlatMap<MarkerKey, Marker> markers;
 };
 
@@ -150,7 +159,9 @@ void ChunkFinder::Impl::summarize(const Group& group, Window& summary) const noe
 
 /// The entry is in the group already; room for its markers and its window was reserved.
 void ChunkFinder::Impl::link(const Entry& entry, Group& group) noexcept {
-  summarize(group, *windows.insert(window_key(entry)).first);
+  const auto [summary, new_window] = windows.insert(window_key(entry));
+  if (new_window) filter.insert(window_key(entry).hash);
+  summarize(group, *summary);
   for_each_marker(window, entry.length(), [&](std::size_t length) {
     const auto [marker, inserted] = markers.insert(marker_key(entry, length));
     ++marker->num_chunks;
@@ -173,6 +184,7 @@ void ChunkFinder::Impl::link(const Entry& entry, Group& group) noexcept {
 void ChunkFinder::Impl::unlink(const Entry& entry, Group& group) noexcept {
   if (group.empty()) {
     windows.erase(window_key(entry));
+    filter.erase(window_key(entry).hash);
   } else {
     summarize(group, *windows.find(window_key(entry)));
   }
@@ -190,12 +202,12 @@ void ChunkFinder::Impl::unlink(const Entry& entry, Group& group) noexcept {
   }
 }
 
-/// The longest chunk whose hash matches the prompt from `begin` on. Requires: begin + window tokens exist.
-const Entry* ChunkFinder::Impl::search(const std::vector<std::uint64_t>& hashes, std::size_t begin) const noexcept {
-  const std::uint64_t before = hashes[begin];
-  const WindowKey key{detail::remove_prefix(hashes[begin + window], before, powers[window])};
-  const Window* found = windows.find(key);
+/// The longest chunk whose hash matches the prompt from `begin` on, where the window of hash `window_hash` stands.
+const Entry* ChunkFinder::Impl::search(const std::vector<std::uint64_t>& hashes, std::size_t begin,
+                                       std::uint64_t window_hash) const noexcept {
+  const Window* found = windows.find({window_hash});
   if (found == nullptr) return nullptr;
+  const std::uint64_t before = hashes[begin];
   const Entry* best = found->best;
   const std::size_t num_tokens = hashes.size() - 1;
   std::size_t length = window;
@@ -254,6 +266,7 @@ Status ChunkFinder::add(const ChunkKey& key, std::span<const TokenId> tokens) tr
   entry->hashes = detail::prefix_hashes(tokens, impl.base);
   impl.extend_powers(tokens.size());
   impl.windows.reserve_more(1);
+  impl.reserve_in_filter();
   impl.markers.reserve_more(static_cast<std::size_t>(std::popcount(tokens.size() - impl.window)));
   const Entry& added = *entry;
   const std::uint64_t window_hash = added.hashes[impl.window];
@@ -288,8 +301,11 @@ std::vector<FoundChunk> ChunkFinder::find(std::span<const TokenId> prompt) const
   std::vector<FoundChunk> found;
   if (impl_->entries.empty() || prompt.size() < impl_->window) return found;
   const std::vector<std::uint64_t> hashes = detail::prefix_hashes(prompt, impl_->base);
-  for (std::size_t begin = 0; begin + impl_->window <= prompt.size();) {
-    const Entry* entry = impl_->search(hashes, begin);
+  const std::size_t window = impl_->window;
+  const std::uint64_t window_power = impl_->powers[window];
+  for (std::size_t begin = 0; begin + window <= prompt.size();) {
+    const std::uint64_t window_hash = detail::remove_prefix(hashes[begin + window], hashes[begin], window_power);
+    const Entry* entry = impl_->filter.may_contain(window_hash) ? impl_->search(hashes, begin, window_hash) : nullptr;
     if (entry == nullptr || !std::equal(entry->tokens.begin(), entry->tokens.end(), prompt.begin() + begin)) {
       ++begin;
       continue;

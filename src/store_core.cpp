@@ -17,23 +17,22 @@ std::int64_t FetchMemory::charged_bytes(const Chunk& chunk) const noexcept {
 }
 
 Result<void*> FetchMemory::allocate_async(std::size_t size_bytes, StreamRef stream) try {
+  const auto no_room = [&] {
+    return Status(ErrorCode::kQuotaExceeded, "Store: no room for " + std::to_string(size_bytes) + " bytes to fetch");
+  };
   const std::int64_t room_bytes = core_.capacity_bytes() - overhead_bytes_;
-  if (room_bytes < 0 || size_bytes > static_cast<std::size_t>(room_bytes)) {
-    return Status(ErrorCode::kQuotaExceeded, "store: no room for " + std::to_string(size_bytes) + " bytes to fetch");
-  }
+  if (room_bytes < 0 || size_bytes > static_cast<std::size_t>(room_bytes)) return no_room();
   // Two threads of a tier may both charge the overhead; one of them gives it back.
   const std::int64_t overhead_bytes = overhead_charged_ ? 0 : overhead_bytes_;
   std::optional<Charge> charge = core_.make_room(static_cast<std::int64_t>(size_bytes) + overhead_bytes);
-  if (!charge.has_value()) {
-    return Status(ErrorCode::kQuotaExceeded, "store: no room for " + std::to_string(size_bytes) + " bytes to fetch");
-  }
+  if (!charge.has_value()) return no_room();
   Result<void*> data = upstream_.allocate_async(size_bytes, stream);
   if (!data.ok()) return data.status();
   charge->keep();
   if (overhead_bytes != 0 && overhead_charged_.exchange(true)) account_->release(overhead_bytes);
   return data;
 } catch (const std::bad_alloc&) {
-  return out_of_memory("store: no memory to make room for a fetch");
+  return out_of_memory("Store: no memory to make room for a fetch");
 }
 
 void FetchMemory::deallocate_async(void* data, std::size_t size_bytes, StreamRef stream) noexcept {
@@ -48,8 +47,7 @@ StoreCore::StoreCore(StoreOptions options)
       tiers_(std::move(options.tiers)),
       account_(std::make_shared<MemoryAccount>()),
       index_(capacity_bytes_, account_,
-             options.eviction != nullptr ? std::move(options.eviction) : make_lru_eviction()),
-      fetch_memory_(std::make_shared<FetchMemory>(*this, memory_, account_)) {}
+             options.eviction != nullptr ? std::move(options.eviction) : make_lru_eviction()) {}
 
 std::optional<Charge> StoreCore::make_room(std::int64_t bytes) {
   while (true) {

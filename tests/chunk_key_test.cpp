@@ -180,9 +180,9 @@ TEST_CASE("every option alone changes the key and the context") {
   std::map<std::string, std::size_t> seen;
   const auto expect_new = [&](const std::string& text, std::size_t i) {
     CAPTURE(i);
-    const auto [place, fresh] = seen.emplace(text, i);
-    CAPTURE(place->second);
-    CHECK(fresh);
+    const auto added = seen.emplace(text, i);
+    CAPTURE(added.first->second);
+    CHECK(added.second);
   };
   for (std::size_t i = 0; i < changes.size(); ++i) {
     OwnedOptions owned;

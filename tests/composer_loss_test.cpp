@@ -7,8 +7,8 @@
 #include <vector>
 
 #include "pikv/composer.hpp"
+#include "support/fake_tier.hpp"
 #include "support/kv_world.hpp"
-#include "support/scripted_tier.hpp"
 
 namespace {
 
@@ -22,11 +22,11 @@ using pikv::Provenance;
 using pikv::Result;
 using pikv::SlotMap;
 using test_support::EngineCache;
-using test_support::ScriptedTier;
+using test_support::FakeTier;
+using test_support::Fault;
 using test_support::token_run;
 using test_support::World;
 using test_support::WorldOptions;
-using Answer = ScriptedTier::Answer;
 using Tokens = std::vector<pikv::TokenId>;
 
 const Tokens kDocA = token_run(1000, 20);
@@ -167,21 +167,27 @@ TEST_CASE("load: look-ups that are not the plan's are not believed") {
 TEST_CASE("load: whatever a tier answers, a chunk comes whole or is computed with its reason") {
   struct Case {
     const char* name;
-    Answer answer;
+    Fault fault;
     MissReason reason;
+    int delay_us = 0;
   };
-  const Case cases[] = {{"holds it", Answer::kWhatItHolds, MissReason::kNone},
-                        {"lost it", Answer::kNothing, MissReason::kNotFound},
-                        {"out of reach", Answer::kUnavailable, MissReason::kTierUnavailable},
-                        {"times out", Answer::kTimesOut, MissReason::kTierUnavailable},
-                        {"corrupt", Answer::kCorruption, MissReason::kVerifyFailed},
-                        {"other tokens", Answer::kOtherTokens, MissReason::kTokensDiffer},
-                        {"other size", Answer::kOtherSize, MissReason::kVerifyFailed}};
+  const Case cases[] = {{"holds it", Fault::kNone, MissReason::kNone},
+                        {"lost it", Fault::kVanishes, MissReason::kNotFound},
+                        {"out of reach", Fault::kUnavailable, MissReason::kTierUnavailable},
+                        {"times out", Fault::kUnavailable, MissReason::kTierUnavailable, 20000},
+                        {"broken", Fault::kIoError, MissReason::kTierUnavailable},
+                        {"no fetch", Fault::kNoFetch, MissReason::kTierUnavailable},
+                        {"no memory", Fault::kThrows, MissReason::kNoRoom},
+                        {"corrupt", Fault::kCorruption, MissReason::kVerifyFailed},
+                        {"other tokens", Fault::kWrongTokens, MissReason::kTokensDiffer},
+                        {"other key", Fault::kWrongKey, MissReason::kVerifyFailed},
+                        {"other geometry", Fault::kWrongGeometry, MissReason::kVerifyFailed},
+                        {"other size", Fault::kWrongSize, MissReason::kVerifyFailed}};
   for (const Case& c : cases) {
     for (const bool keep_lookups : {true, false}) {
       CAPTURE(c.name);
       CAPTURE(keep_lookups);
-      const auto tier = std::make_shared<ScriptedTier>();
+      const auto tier = std::make_shared<FakeTier>();
       {
         World writer(WorldOptions{.tiers = {tier}});  // same secret, same keys
         writer.put(ChunkRecipe::alone(), kDocA);
@@ -194,7 +200,8 @@ TEST_CASE("load: whatever a tier answers, a chunk comes whole or is computed wit
       CHECK(planned->plan.stats().approximate_tokens == 40);  // pending chunks are planned as hits
       CHECK(planned->lookups[1].state == LookupState::kPending);
       if (!keep_lookups) planned->lookups.clear();
-      tier->answer_with(c.answer);
+      tier->fault = c.fault;
+      tier->delay_us = c.delay_us;
       const auto composition = world.composer().load(std::move(*planned));
       REQUIRE(composition.ok());
       CHECK(composition->plan().pieces()[1].miss == c.reason);
@@ -206,26 +213,26 @@ TEST_CASE("load: whatever a tier answers, a chunk comes whole or is computed wit
 }
 
 TEST_CASE("plan: a slower tier that knows nothing of the prefix does not keep chunks from being reused") {
-  const auto tier = std::make_shared<ScriptedTier>();
+  const auto tier = std::make_shared<FakeTier>();
   World world(WorldOptions{.num_positions = 1024, .tiers = {tier}});
   world.put(ChunkRecipe::alone(), kDocA);
   Prompt prompt;
   prompt.add_fresh(token_run(1, 500));
   prompt.add_chunk(kDocA, ChunkRecipe::alone());
   prompt.add_fresh(kQuestion);
-  for (const Answer answer : {Answer::kWhatItHolds, Answer::kUnavailable}) {
-    tier->answer_with(answer);
-    const int num_fetches = tier->num_fetches();
+  for (const Fault fault : {Fault::kNone, Fault::kUnavailable, Fault::kNoFetch}) {
+    tier->fault = fault;
+    const int num_fetches = tier->num_fetches;
     const auto planned = world.composer().plan(prompt);
     REQUIRE(planned.ok());
     CHECK(planned->plan.stats().exact_prefix_tokens == 0);
     CHECK(planned->plan.stats().approximate_tokens == 20);
-    CHECK(tier->num_fetches() - num_fetches <= 16);  // not one for each block of the prompt
+    CHECK(tier->num_fetches - num_fetches <= 16);  // not one for each block of the prompt
   }
 }
 
 TEST_CASE("plan: a prefix in a slower tier is found to its end") {
-  const auto tier = std::make_shared<ScriptedTier>();
+  const auto tier = std::make_shared<FakeTier>();
   Prompt prompt;
   prompt.add_fresh(token_run(1, 200));
   prompt.add_chunk(kDocA, ChunkRecipe::alone());
@@ -245,7 +252,7 @@ TEST_CASE("plan: a prefix in a slower tier is found to its end") {
 }
 
 TEST_CASE("load: no room for what a tier holds") {
-  const auto tier = std::make_shared<ScriptedTier>();
+  const auto tier = std::make_shared<FakeTier>();
   {
     World writer(WorldOptions{.tiers = {tier}});
     writer.put(ChunkRecipe::alone(), kDocA);

@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "pikv/composer.hpp"
+#include "support/fake_tier.hpp"
 #include "support/kv_world.hpp"
-#include "support/scripted_tier.hpp"
 
 namespace {
 
@@ -17,7 +17,8 @@ using pikv::ChunkRecipe;
 using pikv::Prompt;
 using pikv::SlotMap;
 using test_support::EngineCache;
-using test_support::ScriptedTier;
+using test_support::FakeTier;
+using test_support::Fault;
 using test_support::token_run;
 using test_support::World;
 using test_support::WorldOptions;
@@ -40,7 +41,7 @@ Prompt prompt_of(int number) {
 }  // namespace
 
 TEST_CASE("composer: threads that share a store get what their plans say") {
-  const auto tier = std::make_shared<ScriptedTier>();
+  const auto tier = std::make_shared<FakeTier>();
   // Room for about four documents, so that prompts push each other's out.
   World world(WorldOptions{.capacity_bytes = 12000, .tiers = {tier}});
   std::atomic<int> num_wrong{0};
@@ -76,7 +77,7 @@ TEST_CASE("composer: threads that share a store get what their plans say") {
         const auto key = world.keyer().key(ChunkRecipe::alone(), document((round / 7) % kNumDocuments));
         if (!world.store().erase(key).ok()) ++num_wrong;
       }
-      tier->answer_with(round % 5 == 0 ? ScriptedTier::Answer::kUnavailable : ScriptedTier::Answer::kWhatItHolds);
+      tier->fault = round % 5 == 0 ? Fault::kUnavailable : Fault::kNone;
       std::this_thread::yield();
     }
   };

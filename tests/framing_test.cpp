@@ -90,10 +90,10 @@ TEST_CASE("no two ways to split the same bytes encode alike") {
           const std::string c = text.substr(j, k - j);
           const std::string d = text.substr(k);
           const std::string name = std::to_string(i) + "," + std::to_string(j) + "," + std::to_string(k);
-          const auto [place, fresh] = seen.emplace(encode(a, {{1, b}, {2, c}, {3, d}}), name);
+          const auto added = seen.emplace(encode(a, {{1, b}, {2, c}, {3, d}}), name);
           CAPTURE(name);
-          CAPTURE(place->second);
-          REQUIRE(fresh);
+          CAPTURE(added.first->second);
+          REQUIRE(added.second);
           if (d.empty()) REQUIRE(seen.emplace(encode(a, {{1, b}, {2, c}}), name + ",-").second);
         }
       }

@@ -149,7 +149,7 @@ TEST_CASE("a refused layout names its field") {
   refused([](KvLayout& l) { l.k.token -= 1; }, "k.token");
   refused([](KvLayout& l) { l.k.head = 3; }, "k.head");
   refused([](KvLayout& l) { l.v.page = l.v.token; }, "v.");
-  refused([](KvLayout& l) { l.v.layer = l.v.page; }, "v.layer");
+  refused([](KvLayout& l) { l.v.layer = l.v.page; }, "v.");
   refused([](KvLayout& l) { l.k.page = std::numeric_limits<std::int64_t>::max() / 4; }, "k.");
   refused([](KvLayout& l) { l.v.layer = std::numeric_limits<std::int64_t>::max() / 2; }, "v.layer");
   // Axes of length 1 need no stride.

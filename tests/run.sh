@@ -52,13 +52,6 @@ results=build/test-results
 mkdir -p "$results" || die "cannot create $results"
 results=$(realpath "$results")
 
-configure() {  # PRESET [ARGUMENT...]
-  local launcher=()
-  if command -v ccache >/dev/null; then
-    launcher=(-DCMAKE_CXX_COMPILER_LAUNCHER=ccache)
-  fi
-  cmake --preset "$@" "${launcher[@]}"
-}
 build() {  # PRESET
   cmake --build --preset "$1" -j "$jobs"
 }
@@ -68,11 +61,11 @@ check() {  # STAGE PRESET [ARGUMENT...]
 
 run_stage() {  # STAGE
   case $1 in
-    release) configure cpu-release && build cpu-release && check release cpu-release -LE '^bench$' ;;
-    asan) configure asan-ubsan && build asan-ubsan && check asan asan-ubsan ;;
-    tsan) configure tsan && build tsan && check tsan tsan ;;
-    fuzz) configure fuzz -DPIKV_FUZZ_SECONDS="${PIKV_FUZZ_SECONDS:-20}" && build fuzz && check fuzz fuzz ;;
-    bench) configure cpu-release && build cpu-release && check bench cpu-release -L '^bench$' ;;
+    release) cmake --preset cpu-release && build cpu-release && check release cpu-release -LE '^bench$' ;;
+    asan) cmake --preset asan-ubsan && build asan-ubsan && check asan asan-ubsan ;;
+    tsan) cmake --preset tsan && build tsan && check tsan tsan ;;
+    fuzz) cmake --preset fuzz -DPIKV_FUZZ_SECONDS="${PIKV_FUZZ_SECONDS:-20}" && build fuzz && check fuzz fuzz ;;
+    bench) cmake --preset cpu-release && build cpu-release && check bench cpu-release -L '^bench$' ;;
   esac
 }
 
@@ -90,6 +83,8 @@ if [ "$install" = yes ]; then
   case " ${stages[*]} " in *" fuzz "*) packages+=(clang libclang-rt-14-dev) ;; esac
   install_packages "${packages[@]}"
 fi
+
+use_ccache
 
 if model=$(examples/rag_demo/fetch_model.sh); then
   export PIKV_SMOLLM2=$model

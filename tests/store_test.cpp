@@ -4,6 +4,7 @@
 
 #include <limits>
 #include <memory>
+#include <new>
 #include <optional>
 #include <thread>
 
@@ -233,6 +234,49 @@ TEST_CASE("an allocation that fails is an error, and costs no room") {
   CHECK(store->stats().used_bytes == 0);
   memory.fail(false);
   CHECK(insert(*store, key_of(1), tokens_of(1, 5)) != nullptr);
+}
+
+/// LRU whose on_insert() runs out of memory on demand.
+class FailingEviction final : public pikv::EvictionPolicy {
+ public:
+  explicit FailingEviction(const bool& fail) : fail_(fail) {}
+  void on_insert(const pikv::ChunkKey& key, std::int64_t footprint_bytes) override {
+    if (fail_) throw std::bad_alloc();
+    lru_->on_insert(key, footprint_bytes);
+  }
+  void on_access(const pikv::ChunkKey& key) override { lru_->on_access(key); }
+  void on_remove(const pikv::ChunkKey& key) override { lru_->on_remove(key); }
+  void visit_victims(Visitor& visitor) const override { lru_->visit_victims(visitor); }
+
+ private:
+  const bool& fail_;
+  std::unique_ptr<pikv::EvictionPolicy> lru_ = pikv::make_lru_eviction();
+};
+
+TEST_CASE("bookkeeping that runs out of memory is an error or a miss, and can be tried again") {
+  bool fail = false;
+  const auto tier = std::make_shared<FakeTier>();
+  pikv::StoreOptions options;
+  options.geometry = kTinyGeometry;
+  options.capacity_bytes = tiny_footprint(5);
+  options.eviction = std::make_unique<FailingEviction>(fail);
+  options.tiers = {tier};
+  const auto store = std::move(pikv::Store::create(std::move(options)).value());
+  auto writer = std::move(store->begin_insert(key_of(1), pikv::ChunkRecipe::alone(), tokens_of(1, 5)).value());
+  test_support::fill(writer, key_of(1));
+  fail = true;
+  CHECK(writer.commit().status().code() == ErrorCode::kOutOfMemory);
+  CHECK_FALSE(store->contains(key_of(1)));
+  CHECK(store->stats().used_bytes == tiny_footprint(5));
+  fail = false;
+  CHECK(writer.commit().ok());
+  (void)insert(*store, key_of(2), tokens_of(2, 5));  // evicts the first
+
+  fail = true;
+  CHECK(store->acquire(key_of(1), tokens_of(1, 5)).reason == MissReason::kNoRoom);
+  CHECK(store->stats().used_bytes == 0);
+  fail = false;
+  CHECK(store->acquire(key_of(1), tokens_of(1, 5)).state == LookupState::kHit);
 }
 
 TEST_CASE("counters tell chunks, tokens and provenance") {

@@ -71,7 +71,7 @@ TEST_CASE("a refused transfer names its field") {
     check_refused("rope.inverse_square", [=](KvTransfer& t, KvRun&) { t.rope.inverse_square = bad; });
   }
   check_refused("target: KvView: k_base", [](KvTransfer& t, KvRun&) { t.target.k_base = nullptr; });
-  check_refused("target: KvLayout: v.token", [](KvTransfer& t, KvRun&) { t.target.layout.v.token = -1; });
+  check_refused("target: KvLayout: v.head", [](KvTransfer& t, KvRun&) { t.target.layout.v.head = -1; });
   check_refused("target.space", [](KvTransfer& t, KvRun&) { t.target.space = pikv::MemorySpace::kDevice; });
   check_refused("runs[1].source: KvView: v_base", [](KvTransfer&, KvRun& run) { run.source.v_base = nullptr; });
   check_refused("runs[1].source.space", [](KvTransfer&, KvRun& run) { run.source.space = pikv::MemorySpace::kDevice; });

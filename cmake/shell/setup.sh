@@ -40,6 +40,13 @@ install_packages() {
     >&2 </dev/null || die "could not install: ${missing[*]}"
 }
 
+# Build folders configured from now on compile through ccache, where it is installed.
+use_ccache() {
+  if command -v ccache >/dev/null; then
+    export CMAKE_CXX_COMPILER_LAUNCHER=ccache
+  fi
+}
+
 # What building pikv with its examples takes, and what fetching the demo's model takes.
 # shellcheck disable=SC2034  # used by the scripts that source this file
 build_packages=(g++ cmake ninja-build pkg-config libssl-dev libopenblas-dev libpcre2-dev nlohmann-json3-dev libfmt-dev

@@ -25,7 +25,7 @@ JsonDocument::JsonDocument(std::string_view text, std::string source) : source_(
         if (frames.size() == kMaxDepth) throw file_error(source_, "JSON", offset(), "nested deeper than 64 levels");
         Member* outer = frames.empty() ? nullptr : frames.back().member;
         if (event == Event::array_start) {
-          frames.push_back({0, outer});
+          frames.push_back({kNoObject, outer});
         } else {
           if (outer != nullptr) outer->object = num_objects;
           frames.push_back({num_objects++, nullptr});
@@ -38,7 +38,7 @@ JsonDocument::JsonDocument(std::string_view text, std::string source) : source_(
         break;
       case Event::key: {
         const auto& key = value.get_ref<const std::string&>();
-        const auto [place, is_new] = members_.try_emplace({frames.back().object, key}, Member{offset(), 0});
+        const auto [place, is_new] = members_.try_emplace({frames.back().object, key}, Member{offset(), kNoObject});
         if (!is_new) throw file_error(source_, key, offset(), "duplicate key");
         frames.back().member = &place->second;
         break;
@@ -57,7 +57,7 @@ JsonDocument::JsonDocument(std::string_view text, std::string source) : source_(
 }
 
 std::uint64_t JsonDocument::offset_of(std::initializer_list<std::string_view> path) const {
-  Member member;
+  Member member{0, 0};  // as if the root were a member's value
   for (const std::string_view name : path) {
     const auto found = members_.find({member.object, std::string(name)});
     if (found == members_.end()) return 0;

@@ -54,9 +54,10 @@ class JsonDocument {
   [[nodiscard]] std::uint64_t offset_of(std::initializer_list<std::string_view> path) const;
 
  private:
+  static constexpr std::uint32_t kNoObject = 0xFFFFFFFF;
   struct Member {
     std::uint64_t offset = 0;
-    std::uint32_t object = 0;  ///< the object that is, or lies in, the value; 0 (the root) when there is none
+    std::uint32_t object = kNoObject;  ///< the object that is, or lies in, the value
   };
 
   nlohmann::json root_;

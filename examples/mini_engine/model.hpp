@@ -74,7 +74,8 @@ class Model {
   [[nodiscard]] const RotaryTable& rotary() const;
 
   /// Runs the pass; returns logits [logit_rows.size()][V]. Throws Error for rows out of range or not ascending, token
-  /// ids outside the vocabulary, positions beyond the rotary table.
+  /// ids outside the vocabulary, positions beyond the rotary table. OpenBLAS is held to one thread in the whole process
+  /// while it runs: the model's own threads call it side by side.
   std::vector<float> forward(const Pass& pass, Sequence& sequence);
 
  private:

@@ -195,8 +195,10 @@ void parse_tokenizer_config(std::string_view text, const std::string& source, To
   if (const auto bos = root.find("bos_token")) {
     const std::string& literal = token_text(*bos);
     const auto found = std::find(data.pieces.begin(), data.pieces.end(), literal);
-    if (found == data.pieces.end()) bos->fail(in_quotes(literal) + " is not in the vocabulary of " + data.source);
     const auto id = static_cast<TokenId>(found - data.pieces.begin());
+    if (found == data.pieces.end() || !data.is_special[id]) {
+      bos->fail(in_quotes(literal) + " is not a special token of " + data.source);
+    }
     if (data.adds_bos && id != data.bos_id) {
       bos->fail(in_quotes(literal) + " is not the token that " + data.source + " puts before the text, " +
                 in_quotes(data.pieces[data.bos_id]));

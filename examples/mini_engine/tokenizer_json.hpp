@@ -8,8 +8,9 @@
 
 namespace mini_engine {
 
-/// Parses the text of a `tokenizer.json`. The result has passed the checks that need no index: ids without holes or
-/// duplicates, no two pieces alike. `source` names the file in messages. Throws Error naming file, field and offset.
+/// Parses the text of a `tokenizer.json`. Ids in the result have neither holes nor duplicates; what takes an index over
+/// the pieces to see, Tokenizer's constructor checks. `source` names the file in messages. Throws Error naming file and
+/// field, or the byte offset where the text is no JSON.
 [[nodiscard]] TokenizerData parse_tokenizer_json(std::string_view text, const std::string& source);
 
 /// Adds what the text of a `tokenizer_config.json` says to `data`: the chat template and, unless tokenizer.json settled

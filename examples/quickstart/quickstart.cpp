@@ -78,39 +78,41 @@ constexpr std::array<std::byte, 32> kSecret{};
 
 }  // namespace
 
-// [readme]
 int main() {
   const pikv::KvGeometry geometry{.num_layers = 4, .num_kv_heads = 8, .head_dim = 128, .rotary_dim = 128};
   pikv::RopeConfig rope(500000.0, pikv::Pairing::kHalfSplit, pikv::AngleRule::kFp32Product);
   rope.scaling = pikv::Llama3Scaling{8, 1, 4, 8192};
+  const auto table = pikv::RopeTable::build(rope, geometry.rotary_dim, /*num_positions=*/8192).value();
 
-  Engine engine(geometry);  // stands for yours: it has a paged KV cache and a forward pass
+  Engine engine(geometry);
+  const std::vector<pikv::TokenId> document = tokens(/*first=*/1000, /*count=*/512);
+  const std::vector<pikv::TokenId> instructions = tokens(/*first=*/1, /*count=*/40);
+  const std::vector<pikv::TokenId> question = tokens(/*first=*/9000, /*count=*/24);
+
+  // [readme]
   const auto backend = pikv::make_cpu_backend();
   const auto store = pikv::Store::create({.geometry = geometry, .capacity_bytes = 64 << 20}).value();
   const auto keyer = pikv::ChunkKeyer::create({kFingerprint, geometry, rope, "private:acme", kSecret}).value();
-  const auto table = pikv::RopeTable::build(rope, geometry.rotary_dim, /*num_positions=*/8192).value();
   const auto composer = pikv::Composer::create(*store, *backend, keyer, table).value();
 
   // Once per document: its values and its keys before RoPE go into the store.
-  const std::vector<pikv::TokenId> document = tokens(/*first=*/1000, /*count=*/512);
   const auto recipe = pikv::ChunkRecipe::alone();
-  pikv::ChunkWriter writer = store->begin_insert(keyer.key(recipe, document), recipe, document).value();
+  auto writer = store->begin_insert(keyer.key(recipe, document), recipe, document).value();
   engine.encode(document, writer.view());
   const pikv::ChunkHandle stored = writer.commit().value();
 
   // Per request: wherever the document stands, its keys are turned to those positions on the way into the pages.
   pikv::Prompt prompt;
-  prompt.add_fresh(tokens(/*first=*/1, /*count=*/40));
+  prompt.add_fresh(instructions);
   prompt.add_chunk(document, recipe);
-  prompt.add_fresh(tokens(/*first=*/9000, /*count=*/24));
+  prompt.add_fresh(question);
   const pikv::Composition composition = composer.compose(prompt).value();
-  const pikv::Status placed =
-      composition.place_async(engine.pages(), engine.slots(prompt.num_rows()), pikv::StreamRef::legacy_default());
+  const auto stream = pikv::StreamRef::legacy_default();
+  const pikv::Status placed = composition.place_async(engine.pages(), engine.slots(prompt.num_rows()), stream);
   if (!placed.ok()) throw pikv::BadResult(placed);
-
   std::cout << composition.plan().stats().reused_tokens() << " rows reused, compute";
   for (const pikv::PlanPiece& piece : composition.plan().pieces())
     if (!piece.cached()) std::cout << " [" << piece.row_begin << ", " << piece.row_end << ")";
+  // [/readme]
   std::cout << '\n';
 }
-// [/readme]

@@ -17,6 +17,7 @@ given() {  # OPTION ARGUMENT...: whether OPTION is among the arguments
 }
 
 install_packages "${build_packages[@]}" "${model_packages[@]}"
+use_ccache
 
 build=$root/build/demo
 log=$build/build.log

@@ -40,7 +40,7 @@ enum class MissReason : std::uint8_t {
   kTokensDiffer,     ///< an entry of this key holds other tokens; it is dropped
   kVerifyFailed,     ///< stored bytes failed their checks; the entry is dropped
   kTierUnavailable,  ///< a tier that may hold it did not answer
-  kNoRoom,           ///< a tier holds it but memory has no room even after eviction
+  kNoRoom,           ///< a tier holds it, but capacity or memory has no room for it
 };
 [[nodiscard]] PIKV_API const char* miss_reason_name(MissReason reason) noexcept;
 
@@ -164,9 +164,9 @@ class Store {
   [[nodiscard]] PIKV_API Result<ChunkWriter> begin_insert(const ChunkKey& key, const ChunkRecipe& recipe,
                                                           std::span<const TokenId> tokens);
 
-  /// Gone from memory and every tier when it returns OK, and not brought back by a fetch, an insert or a write to a
-  /// tier that was under way, for which it waits. Handles keep their bytes until dropped. A tier's error is returned
-  /// after the others have been asked; memory has dropped the chunk even then.
+  /// Gone from memory and every tier when it returns OK, and not brought back by a fetch or an insert that was under
+  /// way. Waits for a write of this chunk to a tier to end. Handles keep their bytes until dropped. A tier's error is
+  /// returned after the others have been asked; memory has dropped the chunk even then.
   [[nodiscard]] PIKV_API Status erase(const ChunkKey& key);
 
   /// Walks over the chunks in memory to see which are pinned.

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "cpu/plane.hpp"
+#include "cpu/transpose.hpp"
 
 namespace pikv {
 inline namespace v0 {
@@ -153,31 +154,33 @@ class BlockMove {
     const std::int64_t head_dim = geometry_.head_dim;
     const std::int64_t source_row = head_dim * source.element_bytes;
     const std::int64_t target_row = head_dim * target.element_bytes;
-    std::byte* const gathered = scratch_;
-    std::byte* const moved = scratch_ + kTileTokens * source_row;
+    std::array<const std::byte*, kTileTokens> from;  // as the source lies, then as the kernel reads
+    std::array<std::byte*, kTileTokens> to;          // as the target lies
+    std::array<std::byte*, kTileTokens> gathered;
+    std::array<std::byte*, kTileTokens> moved;
+    for (std::size_t i = 0; i < kTileTokens; ++i) {
+      gathered[i] = scratch_ + static_cast<std::int64_t>(i) * source_row;
+      moved[i] = scratch_ + kTileTokens * source_row + static_cast<std::int64_t>(i) * target_row;
+    }
     for (std::int64_t begin = 0; begin < block_.num_tokens; begin += kTileTokens) {
       const std::int64_t count = std::min(kTileTokens, block_.num_tokens - begin);
       for (std::int32_t head = 0; head < geometry_.num_kv_heads; ++head) {
-        if (!source.has_adjacent_channels()) {
-          for (std::int64_t d = 0; d < head_dim; ++d) {
-            for (std::int64_t i = 0; i < count; ++i) {
-              copy_element(source_at(source, head, begin + i) + d * source.dim_bytes,
-                           gathered + i * source_row + d * source.element_bytes, source.element_bytes);
-            }
-          }
-        }
         for (std::int64_t i = 0; i < count; ++i) {
-          move_row(begin + i,
-                   source.has_adjacent_channels() ? source_at(source, head, begin + i) : gathered + i * source_row,
-                   target.has_adjacent_channels() ? target_at(target, head, begin + i) : moved + i * target_row);
+          from[static_cast<std::size_t>(i)] = source_at(source, head, begin + i);
+          to[static_cast<std::size_t>(i)] = target_at(target, head, begin + i);
+        }
+        if (!source.has_adjacent_channels()) {
+          transpose_rows(source.element_bytes, from.data(), source.dim_bytes, gathered.data(), source.element_bytes,
+                         count, head_dim);
+          std::copy_n(gathered.begin(), count, from.begin());
+        }
+        const auto& written = target.has_adjacent_channels() ? to : moved;
+        for (std::int64_t i = 0; i < count; ++i) {
+          move_row(begin + i, from[static_cast<std::size_t>(i)], written[static_cast<std::size_t>(i)]);
         }
         if (!target.has_adjacent_channels()) {
-          for (std::int64_t d = 0; d < head_dim; ++d) {
-            for (std::int64_t i = 0; i < count; ++i) {
-              copy_element(moved + i * target_row + d * target.element_bytes,
-                           target_at(target, head, begin + i) + d * target.dim_bytes, target.element_bytes);
-            }
-          }
+          transpose_rows(target.element_bytes, moved.data(), target.element_bytes, to.data(), target.dim_bytes, count,
+                         head_dim);
         }
       }
     }

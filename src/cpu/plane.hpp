@@ -1,9 +1,8 @@
-// K or V of one layer, seen in bytes, and the element moves for channel axes that are not contiguous.
+// K or V of one layer, seen in bytes.
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 
 #include "pikv/geometry.hpp"
 
@@ -39,15 +38,6 @@ struct Plane {
   }
   [[nodiscard]] bool has_adjacent_channels() const noexcept { return dim_bytes == element_bytes; }
 };
-
-/// Copies one element of 2 or 4 bytes, as its bits are.
-inline void copy_element(const std::byte* source, std::byte* target, std::int64_t element_bytes) noexcept {
-  if (element_bytes == 2) {
-    std::memcpy(target, source, 2);
-  } else {
-    std::memcpy(target, source, 4);
-  }
-}
 
 }  // namespace cpu
 }  // namespace v0

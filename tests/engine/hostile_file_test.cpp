@@ -6,6 +6,7 @@
 #include <random>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mini_engine/error.hpp"
@@ -99,8 +100,18 @@ TEST_CASE("every hostile safetensors file is refused with its file, field and of
 
 TEST_CASE("a GGUF file cut off anywhere is refused") {
   const auto file = test_support::to_gguf(test_support::minimal_model()).write();
-  // What pads the last tensor, 16 of 32 bytes, may be missing.
-  check_truncations(Bytes(file.bytes.begin(), file.bytes.end() - 16), open_gguf);
+  check_truncations(file.bytes, open_gguf);
+}
+
+TEST_CASE("what pads the last tensor of a GGUF file may be missing, and nothing may follow it") {
+  auto image = test_support::to_gguf(test_support::minimal_model());
+  std::swap(image.tensor("output_norm.weight"), image.tensors.back());  // 16 bytes of 32
+  Bytes bytes = image.write().bytes;
+  CHECK_NOTHROW(open_gguf(bytes));
+  bytes.push_back(std::byte{0});
+  CHECK_THROWS_AS(open_gguf(bytes), mini_engine::Error);
+  CHECK_NOTHROW(open_gguf(Bytes(bytes.begin(), bytes.end() - 1 - 16)));
+  CHECK_THROWS_AS(open_gguf(Bytes(bytes.begin(), bytes.end() - 1 - 17)), mini_engine::Error);
 }
 
 TEST_CASE("a safetensors file cut off anywhere is refused") {

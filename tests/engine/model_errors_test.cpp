@@ -90,7 +90,7 @@ TEST_CASE("models that cannot be computed") {
   CHECK_THROWS_AS(Model::random(config, 1, {.num_threads = 1}), Error);
   config = test_support::small_config();
   says(message_of([&] { (void)Model::random(config, 1, {.num_threads = -1}); }), "number of threads is -1");
-  // Twice 1.5 GiB of positions times sizes that no machine has.
+  // An embedding of four billion billion elements.
   config.vocab_size = 2000000000;
   config.hidden_size = 2000000000;
   CHECK_THROWS_AS(Model::random(config, 1, {.num_threads = 1}), Error);

@@ -225,7 +225,7 @@ TEST_CASE("a tokenizer_config.json that contradicts tokenizer.json is refused") 
   CHECK(config_error({{"bos_token", "<|begin_of_text|>"}}) == "no error");
   CHECK(config_error({{"bos_token", nullptr}, {"chat_template", nullptr}}) == "no error");
   CHECK(config_error({{"chat_template", {{{"name", "default"}, {"template", "<|start_header_id|>"}}}}}) == "no error");
-  CHECK(config_error({{"bos_token", "<s>"}}).find("c.json: bos_token: '<s>' is not in the vocabulary of ") == 0);
+  CHECK(config_error({{"bos_token", "<s>"}}).find("c.json: bos_token: '<s>' is not a special token of ") == 0);
   CHECK(config_error({{"bos_token", "<|eot_id|>"}}).find("c.json: bos_token: '<|eot_id|>' is not the token that ") ==
         0);
   CHECK(config_error({{"bos_token", 3}}) == "c.json: bos_token: is not an object");

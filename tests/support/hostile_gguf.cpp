@@ -103,14 +103,14 @@ std::vector<Mutation> header_mutations() {
       {"huge metadata count", [](GgufImage& image) { image.num_values = kTwoTo63; }, "metadata count", at(16),
        "cannot fit"},
       {"one tensor too many", [](GgufImage& image) { image.num_tensors = image.tensors.size() + 1; },
-       "name of tensor 12", tensors_end, ""},
+       "name of tensor 11", tensors_end, "at most 64"},
       {"one tensor too few",
        [](GgufImage& image) {
          image.tensors.push_back({"extra", {256}, 0, std::vector<std::byte>(1024), {}, {}});
          image.num_tensors = image.tensors.size() - 1;
        },
        "end of tensor data",
-       [](const Written& file) { return (file.tensor_offsets.at("extra") + 31) / 32 * 32 + 32 * 18; }, "goes on"},
+       [](const Written& file) { return (file.tensor_offsets.at("extra") + 31) / 32 * 32 + 21 * 32; }, "goes on"},
   };
 }
 
