@@ -78,8 +78,8 @@ TEST_CASE("capture: several items from one strided pass, every pair of dtypes, l
   std::vector<Slot> scattered{30, 2, 31, 9, 11, 0, 39};
   for (const DType store_dtype : kDTypes) {
     for (const DType pass_dtype : kDTypes) {
-      CAPTURE(pikv::dtype_name(store_dtype));
-      CAPTURE(pikv::dtype_name(pass_dtype));
+      CAPTURE(std::string(pikv::dtype_name(store_dtype)));
+      CAPTURE(std::string(pikv::dtype_name(pass_dtype)));
       World world(WorldOptions{.dtype = store_dtype, .tiers = {}});
       const std::vector<CaptureItem> items{alone(world, kDocA, SlotMap::consecutive(13, 12)),
                                            alone(world, kDocB, SlotMap::per_token(scattered.data(), 7))};
@@ -237,7 +237,7 @@ TEST_CASE("capture: one key asked for twice, and no room") {
 TEST_CASE("capture: captured, composed and placed equals rotating the pass's rows directly, bit for bit") {
   for (const DType dtype : kDTypes) {
     for (const pikv::Pairing pairing : {pikv::Pairing::kHalfSplit, pikv::Pairing::kInterleaved}) {
-      CAPTURE(pikv::dtype_name(dtype));
+      CAPTURE(std::string(pikv::dtype_name(dtype)));
       World world(WorldOptions{.dtype = dtype, .pairing = pairing, .tiers = {}});
       const std::vector<CaptureItem> items{alone(world, kDocA, SlotMap::consecutive(3, 12))};
       auto capture = Capture::begin(world.store(), world.backend(), items);
@@ -270,7 +270,7 @@ TEST_CASE("capture: keys taken out of an engine's pages come back turned to posi
   };
   for (const DType dtype : kDTypes) {
     for (const pikv::Pairing pairing : {pikv::Pairing::kHalfSplit, pikv::Pairing::kInterleaved}) {
-      CAPTURE(pikv::dtype_name(dtype));
+      CAPTURE(std::string(pikv::dtype_name(dtype)));
       World world(WorldOptions{.dtype = dtype, .pairing = pairing, .tiers = {}});
       const pikv::ChunkHandle original = world.put(ChunkRecipe::alone(), kDocA);
       pikv::Prompt prompt;

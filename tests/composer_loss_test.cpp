@@ -176,7 +176,6 @@ TEST_CASE("load: whatever a tier answers, a chunk comes whole or is computed wit
                         {"out of reach", Fault::kUnavailable, MissReason::kTierUnavailable},
                         {"times out", Fault::kUnavailable, MissReason::kTierUnavailable, 20000},
                         {"broken", Fault::kIoError, MissReason::kTierUnavailable},
-                        {"no fetch", Fault::kNoFetch, MissReason::kTierUnavailable},
                         {"no memory", Fault::kThrows, MissReason::kNoRoom},
                         {"corrupt", Fault::kCorruption, MissReason::kVerifyFailed},
                         {"other tokens", Fault::kWrongTokens, MissReason::kTokensDiffer},
@@ -185,7 +184,7 @@ TEST_CASE("load: whatever a tier answers, a chunk comes whole or is computed wit
                         {"other size", Fault::kWrongSize, MissReason::kVerifyFailed}};
   for (const Case& c : cases) {
     for (const bool keep_lookups : {true, false}) {
-      CAPTURE(c.name);
+      CAPTURE(std::string(c.name));
       CAPTURE(keep_lookups);
       const auto tier = std::make_shared<FakeTier>();
       {
@@ -220,7 +219,7 @@ TEST_CASE("plan: a slower tier that knows nothing of the prefix does not keep ch
   prompt.add_fresh(token_run(1, 500));
   prompt.add_chunk(kDocA, ChunkRecipe::alone());
   prompt.add_fresh(kQuestion);
-  for (const Fault fault : {Fault::kNone, Fault::kUnavailable, Fault::kNoFetch}) {
+  for (const Fault fault : {Fault::kNone, Fault::kUnavailable}) {
     tier->fault = fault;
     const int num_fetches = tier->num_fetches;
     const auto planned = world.composer().plan(prompt);

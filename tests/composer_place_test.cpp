@@ -83,11 +83,11 @@ TEST_CASE("composition: pages hold exactly the re-anchored rows") {
         for (const auto order : {EngineCache::Order::kTokensOutermost, EngineCache::Order::kHeadsOutermost}) {
           EngineCache all_at_once(world.geometry(), cache_dtype, 8, 24, order);
           for (const Target& target : targets(composition->plan().num_rows(), 8)) {
-            CAPTURE(pikv::dtype_name(store_dtype));
-            CAPTURE(pikv::dtype_name(cache_dtype));
+            CAPTURE(std::string(pikv::dtype_name(store_dtype)));
+            CAPTURE(std::string(pikv::dtype_name(cache_dtype)));
             CAPTURE(static_cast<int>(pairing));
             CAPTURE(static_cast<int>(order));
-            CAPTURE(target.name);
+            CAPTURE(std::string(target.name));
             EngineCache cache(world.geometry(), cache_dtype, 8, 24, order);
             const auto expected = test_support::expected_slots(composition->plan(), target.rows, 8 * 24);
             for (std::int32_t layer = 0; layer < 3; ++layer) {

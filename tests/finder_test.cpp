@@ -105,6 +105,22 @@ TEST_CASE("add and remove") {
   CHECK(finder.find(tokens).empty());
 }
 
+TEST_CASE("removing half of many chunks leaves the other half") {
+  std::mt19937 random(17);
+  ChunkFinder finder = make_finder(4);
+  std::vector<Tokens> chunks;
+  for (std::uint64_t i = 0; i < 3000; ++i) {
+    chunks.push_back(random_tokens(random, 4 + random() % 3, 100000));
+    REQUIRE(finder.add(key_of(i), chunks.back()).ok());
+  }
+  for (std::uint64_t i = 0; i < chunks.size(); i += 2) REQUIRE(finder.remove(key_of(i)));
+  for (std::uint64_t i = 0; i < chunks.size(); ++i) {
+    const auto found = finder.find(chunks[i]);
+    REQUIRE(found.size() == i % 2);
+    if (i % 2 == 1) REQUIRE(found[0].key == key_of(i));
+  }
+}
+
 TEST_CASE("the longest chunk wins, from left to right, without overlap") {
   ChunkFinder finder = make_finder(2);
   REQUIRE(finder.add(key_of(1), Tokens{1, 2}).ok());
@@ -212,7 +228,8 @@ TEST_CASE("documents are found where they were put, at real sizes") {
 }
 
 TEST_CASE("time stays in bounds on adversarial prompts") {
-  // Milliseconds when optimised; sanitizers slow it down. A quadratic scan would take minutes where this allows a second.
+  // Milliseconds when optimised; sanitizers slow it down. A quadratic scan would take minutes where this allows a
+  // second.
   constexpr double kBoundMs = 1000;
   constexpr std::size_t kPromptTokens = 131072;
   SUBCASE("chunks a^k b that all begin with the prompt's only window, and none of which matches") {

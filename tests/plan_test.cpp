@@ -223,7 +223,7 @@ const BadCase kBadCases[] = {
 TEST_CASE("plan: each broken invariant is refused and named") {
   REQUIRE(good_draft().create().ok());
   for (const BadCase& bad : kBadCases) {
-    CAPTURE(bad.what);
+    CAPTURE(std::string(bad.what));
     PlanDraft draft = good_draft();
     bad.breaks(draft);
     CHECK(test_support::broken_rule(draft) != "");

@@ -312,6 +312,34 @@ TEST_CASE("un-anchoring undoes re-anchoring, with an attention factor too") {
   }
 }
 
+TEST_CASE("without a table keys are moved and converted, not turned") {
+  const auto backend = pikv::make_cpu_backend({.num_threads = 2});
+  std::uint32_t seed = 500;
+  for (const ReanchorCase& c : test_support::reanchor_cases()) {
+    Scenario scenario(c, ++seed);
+    std::vector<pikv::KvRun> runs(scenario.transfer().runs.begin(), scenario.transfer().runs.end());
+    for (pikv::KvRun& run : runs) run.positions = pikv::PositionMap::per_token(nullptr);  // never read
+    pikv::KvTransfer transfer = scenario.transfer();
+    transfer.runs = runs;
+    transfer.rope = pikv::RopeTableView{};
+    const pikv::Status status = backend->unanchor_async(transfer, kStream);
+    REQUIRE_MESSAGE(status.ok(), status.to_string());
+    Comparison comparison(c.name());
+    for_each_moved_head(scenario, [&](const MovedToken& token, std::int32_t layer, std::int32_t head) {
+      const HeadPlaces places(scenario, token, Side::kKey, layer, head);
+      const std::vector<std::uint32_t> expected =
+          reference_key(places.source, c, pikv::RopeTableView{}, 0, Direction::kUnanchor);
+      for (std::size_t d = 0; d < expected.size(); ++d) {
+        comparison.expect_same_bits(load_bits(scenario.target_buffer().data() + places.target[d], c.target_dtype),
+                                    expected[d],
+                                    [&] { return place_name(token, Side::kKey, layer, head, static_cast<int>(d)); });
+      }
+    });
+    CHECK_MESSAGE(comparison.ok(), comparison.report());
+    CHECK(scenario.target_buffer().guards_intact());
+  }
+}
+
 TEST_CASE("thread counts do not change a bit") {
   const ReanchorCase c = test_support::reanchor_cases()[4];
   Scenario one(c, 8);

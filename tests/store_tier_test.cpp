@@ -261,6 +261,40 @@ TEST_CASE("an erase is not undone by a fetch that has read the chunk already") {
   CHECK(world.store->stats().misses == 1);
 }
 
+TEST_CASE("an erase is not undone by what begins while it is under way") {
+  World world;
+  world.seed(*world.fast, 1, 5);
+  world.fast->erase_gate.close();
+  world.fast->read_gate.close();
+  std::thread eraser([&] { CHECK(world.store->erase(key_of(1)).ok()); });
+  world.fast->erase_gate.await_arrivals(1);
+
+  auto writer = std::move(world.store->begin_insert(key_of(1), pikv::ChunkRecipe::alone(), tokens_of(1, 5)).value());
+  REQUIRE(writer.outcome() == pikv::InsertOutcome::kInserted);
+  test_support::fill(writer, key_of(1));
+  bool published = false;
+  SUBCASE("an insert that ends before the erase") {
+    CHECK(writer.commit().ok());
+    CHECK(world.fast->num_puts == 1);  // the seed's
+    published = true;
+  }
+  SUBCASE("an insert that ends behind it") {}
+  const pikv::Lookup lookup = world.store->lookup(key_of(1), tokens_of(1, 5));
+  CHECK((lookup.state == LookupState::kHit) == published);
+  pikv::ChunkHandle fetched;
+  std::thread waiter([&] { fetched = lookup.ticket.wait(); });
+  if (!published) world.fast->read_gate.await_arrivals(1);  // the chunk has been read
+
+  world.fast->erase_gate.open();
+  eraser.join();
+  world.fast->read_gate.open();
+  waiter.join();
+  if (!published) CHECK(writer.commit().ok());
+  CHECK(fetched == nullptr);
+  CHECK_FALSE(world.store->contains(key_of(1)));
+  CHECK_FALSE(world.fast->holds(key_of(1)));
+}
+
 TEST_CASE("an erase is not undone by an insert under way") {
   World world;
   auto writer = std::move(world.store->begin_insert(key_of(1), pikv::ChunkRecipe::alone(), tokens_of(1, 5)).value());

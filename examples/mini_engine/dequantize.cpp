@@ -1,7 +1,6 @@
 // Decoding of stored weights. The block structs below are the formats: their fields lie in the file in this order
 // without gaps. Every element is one multiplication or one multiplication and one addition in fp32, in the order that
 // the formats define, so results are the same bits everywhere.
-#include <array>
 #include <cstdint>
 #include <cstring>
 #include <string>
@@ -158,17 +157,15 @@ void decode(const BlockQ6_K& block, float* out) {
   for (int half = 0; half < 2; ++half) {
     const std::uint8_t* low = block.low_nibbles + 64 * half;
     const std::uint8_t* high = block.high_pairs + 32 * half;
-    std::array<float, 8> group_scales{};
     for (int group = 0; group < 8; ++group) {
-      group_scales[group] = scale * static_cast<float>(block.scales[8 * half + group]);
-    }
-    float* half_out = out + 128 * half;
-    for (int quarter = 0; quarter < 4; ++quarter) {
-      const std::uint8_t* nibbles = low + 32 * (quarter % 2);
-      const int nibble_shift = 4 * (quarter / 2);
-      for (int i = 0; i < 32; ++i) {
-        const int value = ((nibbles[i] >> nibble_shift) & 0xF) | (((high[i] >> (2 * quarter)) & 3) << 4);
-        half_out[32 * quarter + i] = group_scales[2 * quarter + i / 16] * static_cast<float>(value - 32);
+      const int quarter = group / 2;
+      const float group_scale = scale * static_cast<float>(block.scales[8 * half + group]);
+      const std::uint8_t* nibbles = low + 32 * (quarter % 2) + 16 * (group % 2);
+      const std::uint8_t* pairs = high + 16 * (group % 2);
+      float* group_out = out + 128 * half + 16 * group;
+      for (int i = 0; i < 16; ++i) {
+        const int value = ((nibbles[i] >> (4 * (quarter / 2))) & 0xF) | (((pairs[i] >> (2 * quarter)) & 3) << 4);
+        group_out[i] = group_scale * static_cast<float>(value - 32);
       }
     }
   }

@@ -13,8 +13,9 @@ namespace mini_engine {
   // Read as fp32, the shifted bits are off by the difference of the exponent biases, 127 - 15; a multiplication puts
   // that right for normal and subnormal numbers alike.
   const auto scaled = std::bit_cast<std::uint32_t>(std::bit_cast<float>(magnitude) * 0x1p112F);
-  const std::uint32_t not_finite = magnitude | 0x7F800000U;
-  return std::bit_cast<float>(sign | (magnitude >= 0x0F800000U ? not_finite : scaled));
+  // Infinity and NaN have come out as large numbers with the same fraction; all they lack is the full exponent.
+  const std::uint32_t full_exponent = magnitude >= 0x0F800000U ? 0x7F800000U : 0U;
+  return std::bit_cast<float>(sign | scaled | full_exponent);
 }
 
 }  // namespace mini_engine

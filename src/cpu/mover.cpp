@@ -19,24 +19,25 @@ static_assert(static_cast<int>(Pairing::kHalfSplit) == 0 && static_cast<int>(Pai
 
 /// Tokens gathered or scattered together where channels are not contiguous: their elements of one channel then share
 /// cache lines, and few enough lines are open to stay in the first-level cache.
-constexpr std::int64_t kTileTokens = 16;
+constexpr std::size_t kTileTokens = 16;
+constexpr std::size_t kBlockTokens = Mover::kBlockTokens;
 
 /// The tokens of one task that are not left out.
 struct TokenBlock {
-  std::int64_t num_tokens = 0;
-  std::array<Slot, Mover::kBlockTokens> source;
-  std::array<Slot, Mover::kBlockTokens> target;
-  std::array<Position, Mover::kBlockTokens> position;
+  std::size_t num_tokens = 0;
+  std::array<Slot, kBlockTokens> source;
+  std::array<Slot, kBlockTokens> target;
+  std::array<Position, kBlockTokens> position;
 };
 
 void resolve(const KvRun& run, bool turns, std::int64_t begin, std::int64_t end, TokenBlock& block) noexcept {
   for (std::int64_t token = begin; token < end; ++token) {
     const Slot target = run.target_slots.slot(token);
     if (target == kSkipSlot) continue;
-    const auto i = static_cast<std::size_t>(block.num_tokens++);
+    const std::size_t i = block.num_tokens++;
     block.source[i] = run.source_slots.slot(token);
     block.target[i] = target;
-    if (turns) block.position[i] = run.positions.position(token);
+    block.position[i] = turns ? run.positions.position(token) : 0;
   }
 }
 
@@ -69,82 +70,96 @@ class BlockMove {
 
   void move_keys(const SourcePlane& source, const TargetPlane& target) noexcept {
     if (!rope_.turns()) return move_values(source, target);  // without a rotation keys are moved as values are
-    const std::size_t store = store_for(target);
-    key_kernel_ = kernels_.keys[static_cast<std::size_t>(direction_)][static_cast<std::size_t>(rope_.pairing)][store]
-                               [index_of(source.dtype)][index_of(target.dtype)];
+    locate_rows(source, target);
+    const MoveKeyRow kernel = key_kernel(source, target);
     if (!source.has_adjacent_channels() || !target.has_adjacent_channels()) {
-      return move_tiles(source, target, [this](std::int64_t i, const std::byte* from, std::byte* to) {
-        key_kernel_(key_row(i, from, to, 0, 0, 1));
+      move_tiles(source, target, [&](std::size_t i, const std::byte* from, std::byte* to) {
+        KeyRow row = key_row(i);
+        row.source = from;
+        row.target = to;
+        row.num_heads = 1;
+        kernel(row);
       });
+      return;
     }
-    for (std::int64_t i = 0; i < block_.num_tokens; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      key_kernel_(key_row(i, source.token(block_.source[at]), target.token(block_.target[at]), source.head_bytes,
-                          target.head_bytes, geometry_.num_kv_heads));
+    for (std::size_t i = 0; i < block_.num_tokens; ++i) {
+      KeyRow row = key_row(i);
+      row.source_head_bytes = source.head_bytes;
+      row.target_head_bytes = target.head_bytes;
+      kernel(row);
     }
   }
 
   void move_values(const SourcePlane& source, const TargetPlane& target) noexcept {
-    const std::size_t store = store_for(target);
-    value_kernel_ = kernels_.elements[store][index_of(source.dtype)][index_of(target.dtype)];
-    if (!source.has_adjacent_channels() || !target.has_adjacent_channels()) {
-      return move_tiles(source, target, [this](std::int64_t, const std::byte* from, std::byte* to) {
-        value_kernel_(from, to, geometry_.head_dim);
-      });
-    }
+    locate_rows(source, target);
+    const MoveElements kernel = kernels_.elements[store_for(target)][index_of(source.dtype)][index_of(target.dtype)];
     const std::int64_t head_dim = geometry_.head_dim;
-    const bool heads_adjoin =
-        source.head_bytes == head_dim * source.element_bytes && target.head_bytes == head_dim * target.element_bytes;
-    if (heads_adjoin) return move_value_runs(source, target, 0, geometry_.num_kv_heads * head_dim);
-    for (std::int32_t head = 0; head < geometry_.num_kv_heads; ++head) {
-      move_value_runs(source, target, head, head_dim);
+    if (!source.has_adjacent_channels() || !target.has_adjacent_channels()) {
+      move_tiles(source, target,
+                 [&](std::size_t, const std::byte* from, std::byte* to) { kernel(from, to, head_dim); });
+    } else if (source.head_bytes == head_dim * source.element_bytes &&
+               target.head_bytes == head_dim * target.element_bytes) {
+      move_joined_rows(kernel, geometry_.num_kv_heads * head_dim, source.element_bytes, target.element_bytes);
+    } else {
+      move_unturned_heads(source, target);
     }
   }
 
  private:
+  void locate_rows(const SourcePlane& source, const TargetPlane& target) noexcept {
+    for (std::size_t i = 0; i < block_.num_tokens; ++i) {
+      source_rows_[i] = source.token(block_.source[i]);
+      target_rows_[i] = target.token(block_.target[i]);
+    }
+  }
+
   std::size_t store_for(const TargetPlane& target) const noexcept {
     return may_stream_ && is_streamable(target, geometry_) ? kStream : kCached;
   }
 
-  KeyRow key_row(std::int64_t i, const std::byte* from, std::byte* to, std::int64_t source_head_bytes,
-                 std::int64_t target_head_bytes, std::int32_t num_heads) const noexcept {
-    const Position position = block_.position[static_cast<std::size_t>(i)];
-    return KeyRow{.source = from,
-                  .target = to,
-                  .source_head_bytes = source_head_bytes,
-                  .target_head_bytes = target_head_bytes,
-                  .num_heads = num_heads,
+  MoveKeyRow key_kernel(const SourcePlane& source, const TargetPlane& target) const noexcept {
+    return kernels_.keys[static_cast<std::size_t>(direction_)][static_cast<std::size_t>(rope_.pairing)]
+                        [store_for(target)][index_of(source.dtype)][index_of(target.dtype)];
+  }
+
+  KeyRow key_row(std::size_t i) const noexcept {
+    return KeyRow{.source = source_rows_[i],
+                  .target = target_rows_[i],
+                  .source_head_bytes = 0,
+                  .target_head_bytes = 0,
+                  .num_heads = geometry_.num_kv_heads,
                   .head_dim = geometry_.head_dim,
                   .half_dim = rope_.half_dim,
-                  .cos = rope_.cos(position),
-                  .sin = rope_.sin(position),
+                  .cos = rope_.cos(block_.position[i]),
+                  .sin = rope_.sin(block_.position[i]),
                   .inverse_square = rope_.inverse_square};
   }
 
-  /// `row_elements` adjacent elements of every token, tokens that follow one another on both sides joined.
-  void move_value_runs(const SourcePlane& source, const TargetPlane& target, std::int32_t head,
-                       std::int64_t row_elements) const noexcept {
-    const std::int64_t source_row = row_elements * source.element_bytes;
-    const std::int64_t target_row = row_elements * target.element_bytes;
-    std::int64_t i = 0;
-    while (i < block_.num_tokens) {
-      const std::byte* const from = source_at(source, head, i);
-      std::byte* const to = target_at(target, head, i);
-      std::int64_t joined = 1;
-      while (i + joined < block_.num_tokens && source_at(source, head, i + joined) == from + joined * source_row &&
-             target_at(target, head, i + joined) == to + joined * target_row) {
-        ++joined;
+  /// Rows of all heads; tokens that follow one another on both sides go in one call.
+  void move_joined_rows(MoveElements kernel, std::int64_t row_elements, std::int64_t source_bytes,
+                        std::int64_t target_bytes) const noexcept {
+    std::size_t begin = 0;
+    while (begin < block_.num_tokens) {
+      std::size_t end = begin + 1;
+      while (end < block_.num_tokens && source_rows_[end] == source_rows_[end - 1] + row_elements * source_bytes &&
+             target_rows_[end] == target_rows_[end - 1] + row_elements * target_bytes) {
+        ++end;
       }
-      value_kernel_(from, to, joined * row_elements);
-      i += joined;
+      kernel(source_rows_[begin], target_rows_[begin], static_cast<std::int64_t>(end - begin) * row_elements);
+      begin = end;
     }
   }
 
-  const std::byte* source_at(const SourcePlane& plane, std::int32_t head, std::int64_t i) const noexcept {
-    return plane.token(block_.source[static_cast<std::size_t>(i)]) + head * plane.head_bytes;
-  }
-  std::byte* target_at(const TargetPlane& plane, std::int32_t head, std::int64_t i) const noexcept {
-    return plane.token(block_.target[static_cast<std::size_t>(i)]) + head * plane.head_bytes;
+  /// Values whose heads lie apart: a key row of which no channel turns.
+  void move_unturned_heads(const SourcePlane& source, const TargetPlane& target) const noexcept {
+    const MoveKeyRow kernel = key_kernel(source, target);
+    for (std::size_t i = 0; i < block_.num_tokens; ++i) {
+      KeyRow row = key_row(i);
+      row.source_head_bytes = source.head_bytes;
+      row.target_head_bytes = target.head_bytes;
+      row.half_dim = 0;
+      kernel(row);
+    }
   }
 
   /// For channels that are not contiguous on one side or both: tiles of one head are gathered into rows, go through the
@@ -160,14 +175,14 @@ class BlockMove {
     std::array<std::byte*, kTileTokens> moved;
     for (std::size_t i = 0; i < kTileTokens; ++i) {
       gathered[i] = scratch_ + static_cast<std::int64_t>(i) * source_row;
-      moved[i] = scratch_ + kTileTokens * source_row + static_cast<std::int64_t>(i) * target_row;
+      moved[i] = scratch_ + std::int64_t{kTileTokens} * source_row + static_cast<std::int64_t>(i) * target_row;
     }
-    for (std::int64_t begin = 0; begin < block_.num_tokens; begin += kTileTokens) {
-      const std::int64_t count = std::min(kTileTokens, block_.num_tokens - begin);
+    for (std::size_t begin = 0; begin < block_.num_tokens; begin += kTileTokens) {
+      const std::size_t count = std::min(kTileTokens, block_.num_tokens - begin);
       for (std::int32_t head = 0; head < geometry_.num_kv_heads; ++head) {
-        for (std::int64_t i = 0; i < count; ++i) {
-          from[static_cast<std::size_t>(i)] = source_at(source, head, begin + i);
-          to[static_cast<std::size_t>(i)] = target_at(target, head, begin + i);
+        for (std::size_t i = 0; i < count; ++i) {
+          from[i] = source_rows_[begin + i] + head * source.head_bytes;
+          to[i] = target_rows_[begin + i] + head * target.head_bytes;
         }
         if (!source.has_adjacent_channels()) {
           transpose_rows(source.element_bytes, from.data(), source.dim_bytes, gathered.data(), source.element_bytes,
@@ -175,9 +190,7 @@ class BlockMove {
           std::copy_n(gathered.begin(), count, from.begin());
         }
         const auto& written = target.has_adjacent_channels() ? to : moved;
-        for (std::int64_t i = 0; i < count; ++i) {
-          move_row(begin + i, from[static_cast<std::size_t>(i)], written[static_cast<std::size_t>(i)]);
-        }
+        for (std::size_t i = 0; i < count; ++i) move_row(begin + i, from[i], written[i]);
         if (!target.has_adjacent_channels()) {
           transpose_rows(target.element_bytes, moved.data(), target.element_bytes, to.data(), target.dim_bytes, count,
                          head_dim);
@@ -193,8 +206,8 @@ class BlockMove {
   bool may_stream_;
   const TokenBlock& block_;
   std::byte* scratch_;
-  MoveKeyRow key_kernel_ = nullptr;
-  MoveElements value_kernel_ = nullptr;
+  std::array<const std::byte*, kBlockTokens> source_rows_;  // [num_tokens] of the plane being moved
+  std::array<std::byte*, kBlockTokens> target_rows_;
 };
 
 bool needs_scratch(const KvLayout& layout) noexcept { return layout.k.dim != 1 || layout.v.dim != 1; }
@@ -219,7 +232,7 @@ Mover::Mover(const KvTransfer& transfer, Direction direction, const RowKernels& 
   num_bytes_ = 2 * row * num_layers * num_tokens * dtype_bytes(transfer.target.layout.dtype);
   may_stream_ = num_bytes_ >= stream_from_bytes;
   if (has_strided_channels) {
-    scratch_bytes_ = 2 * kTileTokens * transfer.geometry.head_dim * static_cast<std::int64_t>(sizeof(float));
+    scratch_bytes_ = std::int64_t{2 * kTileTokens * sizeof(float)} * transfer.geometry.head_dim;
   }
 }
 

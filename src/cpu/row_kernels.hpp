@@ -23,7 +23,7 @@ struct KeyRow {
   std::int64_t target_head_bytes;
   std::int32_t num_heads;
   std::int32_t head_dim;
-  std::int32_t half_dim;  ///< r/2; channels from 2 * half_dim on are converted only
+  std::int32_t half_dim;  ///< r/2, may be 0; channels from 2 * half_dim on are converted only
   const float* cos;       ///< [half_dim]
   const float* sin;       ///< [half_dim]
   float inverse_square;   ///< used when turning back

@@ -8,6 +8,7 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "mini_engine/error.hpp"
@@ -197,10 +198,11 @@ TEST_CASE("requests outside the tensor or across blocks are refused") {
   const TensorView tensor{Encoding::kQ8_0, 2, 64, bytes};
   std::vector<float> out(32);
   CHECK_NOTHROW(dequantize(tensor, 1, 32, out));
-  for (const auto& [row, begin] : {std::pair<std::int64_t, std::int64_t>{2, 0}, {-1, 0}, {0, 64}, {0, -32}, {0, 16}}) {
-    CAPTURE(row);
-    CAPTURE(begin);
-    CHECK_THROWS_AS(dequantize(tensor, row, begin, out), mini_engine::Error);
+  const std::pair<std::int64_t, std::int64_t> outside[] = {{2, 0}, {-1, 0}, {0, 64}, {0, -32}, {0, 16}};
+  for (const auto& place : outside) {
+    CAPTURE(place.first);
+    CAPTURE(place.second);
+    CHECK_THROWS_AS(dequantize(tensor, place.first, place.second, out), mini_engine::Error);
   }
   std::vector<float> part(31);
   CHECK_THROWS_AS(dequantize(tensor, 0, 0, part), mini_engine::Error);

@@ -68,9 +68,10 @@ enum class Fault {
 /// Thread-safe; the members that set it up are called before or between uses.
 class FakeTier final : public pikv::Tier {
  public:
-  Gate wait_gate;  ///< passed by every TierFetch::wait() before it reads
-  Gate read_gate;  ///< passed by every TierFetch::wait() once it has read
-  Gate put_gate;   ///< passed by every put() before it stores
+  Gate wait_gate;   ///< passed by every TierFetch::wait() before it reads
+  Gate read_gate;   ///< passed by every TierFetch::wait() once it has read
+  Gate put_gate;    ///< passed by every put() before it stores
+  Gate erase_gate;  ///< passed by every erase() before it erases
   std::atomic<Fault> fault = Fault::kNone;
   std::atomic<pikv::ErrorCode> put_answer = pikv::ErrorCode::kOk;
   std::atomic<pikv::ErrorCode> erase_answer = pikv::ErrorCode::kOk;
@@ -108,6 +109,7 @@ class FakeTier final : public pikv::Tier {
 
   [[nodiscard]] pikv::Status erase(const pikv::ChunkKey& key) override {
     ++num_erases;
+    erase_gate.pass();
     if (erase_answer != pikv::ErrorCode::kOk) return pikv::Status(erase_answer, "FakeTier: erase fails on purpose");
     const std::lock_guard lock(mutex_);
     stored_.erase(key);

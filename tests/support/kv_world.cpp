@@ -180,8 +180,9 @@ EngineCache::EngineCache(const pikv::KvGeometry& geometry, pikv::DType dtype, st
   const auto side_bytes =
       static_cast<std::size_t>(num_slots_ * geometry.elements_per_token() / 2 * pikv::dtype_bytes(dtype));
   for (std::vector<std::byte>* side : {&keys_, &values_}) {
-    side->assign(side_bytes + 2 * kGuardBytes, kGuard);
-    std::fill(side->begin() + kGuardBytes, side->end() - kGuardBytes, kPoison);
+    side->assign(kGuardBytes, kGuard);
+    side->insert(side->end(), side_bytes, kPoison);
+    side->insert(side->end(), kGuardBytes, kGuard);
   }
 }
 
