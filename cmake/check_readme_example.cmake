@@ -29,7 +29,8 @@ file(READ ${SOURCE} source)
 
 text_between(example "${source}" "  // [readme]\n" "  // [/readme]\n"
   "${SOURCE} has no part between the lines '// [readme]' and '// [/readme]'")
-string(REGEX REPLACE "(^|\n)  " "\\1" example "${example}")  # the part stands inside a function
+string(REPLACE "\n  " "\n" example "\n${example}")  # the part stands inside a function
+string(SUBSTRING "${example}" 1 -1 example)
 string(FIND "${readme}" "```cpp\n${example}```\n" place)
 if(place EQUAL -1)
   text_between(block "${readme}" "```cpp\n" "```\n" "${README} has no \`\`\`cpp block")

@@ -56,7 +56,7 @@ build() {  # PRESET
   cmake --build --preset "$1" -j "$jobs"
 }
 check() {  # STAGE PRESET [ARGUMENT...]
-  ctest --preset "$2" -j "$jobs" --output-junit "$results/$1.xml" "${@:3}"
+  ctest --preset "$2" -j "$jobs" --output-junit "$results/$1.xml" --output-log "$results/$1.log" "${@:3}"
 }
 
 run_stage() {  # STAGE
@@ -101,7 +101,7 @@ num_failed=0
 num_skipped=0
 for stage in "${stages[@]}"; do
   printf '\n==== stage %s ====\n' "$stage"
-  rm -f "$results/$stage.xml"
+  rm -f "$results/$stage.xml" "$results/$stage.log"
   begin=$SECONDS
   if run_stage "$stage"; then
     outcome=ok
@@ -122,6 +122,9 @@ for stage in "${stages[@]}"; do
 done
 
 printf '\n'
+for stage in "${stages[@]}"; do  # CTest's own words, once more and together
+  [ -f "$results/$stage.log" ] && sed -n "s/^\([0-9]*% tests passed.*\)$/$stage: \1/p" "$results/$stage.log"
+done
 printf '%s\n' "${summary[@]}"
 printf 'tests: %d passed, %d failed, %d skipped\n' "$num_passed" "$num_failed" "$num_skipped"
 exit "$failed"

@@ -203,8 +203,10 @@ TEST_CASE("events, memory and capabilities") {
   CHECK(buffer->space() == pikv::MemorySpace::kHost);
   CHECK(pikv::Buffer::allocate(0, memory, kStream).status().code() == pikv::ErrorCode::kInvalidArgument);
   CHECK(memory.allocate_async(0, kStream).status().code() == pikv::ErrorCode::kInvalidArgument);
+#ifndef PIKV_ENABLE_ASSERTS  // set in sanitized builds, whose allocators abort on such a size
   const auto impossible = memory.allocate_async(std::numeric_limits<std::size_t>::max() / 4, kStream);
   CHECK(impossible.status().code() == pikv::ErrorCode::kOutOfMemory);
+#endif
   pikv::Buffer moved = *std::move(buffer);
   CHECK(moved.size_bytes() == 100);
 }

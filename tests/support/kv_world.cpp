@@ -1,6 +1,7 @@
 #include "support/kv_world.hpp"
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
 #include <stdexcept>
