@@ -60,8 +60,9 @@ struct KvRun {
   PositionMap positions = PositionMap::consecutive(0);
 };
 
-/// Many runs into one target, for layers [layer_begin, layer_end). Everything it points to must stay alive until the
-/// stream has passed the call.
+/// Many runs into one target, for layers [layer_begin, layer_end). The transfer and its `runs` are read before the
+/// call returns; what views, slot maps, position maps and the table point to must stay alive until the stream has passed
+/// the call.
 struct KvTransfer {
   KvGeometry geometry;  ///< its dtype is not used: source and target views name their own
   std::span<const KvRun> runs;
