@@ -22,10 +22,9 @@ struct SpeedReport {
 /// Floating-point operations of computing `num_tokens` tokens of a prompt with causal attention and one row of logits.
 [[nodiscard]] double prefill_flops(const mini_engine::ModelConfig& config, std::int64_t num_tokens);
 
-/// Takes about a second. `prefill_seconds` is what prefill_flops(config, prefill_tokens) took. num_threads 0: all
-/// cores. Throws std::runtime_error when pikv refuses a call.
-[[nodiscard]] SpeedReport measure_speed(const mini_engine::ModelConfig& config, const pikv::KvGeometry& geometry,
-                                        const pikv::ChunkKeyer& keyer, std::int64_t prefill_tokens,
-                                        double prefill_seconds, int num_threads);
+/// Everything but prefill_gflops, in about a second. num_threads: positive; OpenBLAS is left with as many.
+/// Throws std::runtime_error when pikv refuses a call.
+[[nodiscard]] SpeedReport measure_speed(const pikv::KvGeometry& geometry, const pikv::ChunkKeyer& keyer,
+                                        int num_threads);
 
 }  // namespace rag_demo
