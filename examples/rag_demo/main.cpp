@@ -35,6 +35,7 @@ struct Options {
   std::uint64_t seed = 1;
   std::string json_path;
   std::string precision = "fp32";
+  std::string store_dtype = "fp32";
   std::string chunk_context = "system";
   SessionOptions session;
 };
@@ -56,10 +57,9 @@ void add_options(CLI::App& app, Options& options) {
   app.add_option("--precision", options.precision, "Of the weights")
       ->capture_default_str()
       ->check(CLI::IsMember({"fp32", "bf16"}));
-  app.add_option("--store-dtype", options.session.store_dtype, "Of stored chunks")
-      ->transform(CLI::CheckedTransformer(std::map<std::string, pikv::DType>{
-          {"fp32", pikv::DType::kFloat32}, {"fp16", pikv::DType::kFloat16}, {"bf16", pikv::DType::kBFloat16}}))
-      ->default_str("fp32");
+  app.add_option("--store-dtype", options.store_dtype, "Of stored chunks")
+      ->capture_default_str()
+      ->check(CLI::IsMember({"fp32", "fp16", "bf16"}));
   app.add_option("--chunk-context", options.chunk_context, "What chunks are encoded behind: alone, or system prompt")
       ->capture_default_str()
       ->check(CLI::IsMember({"alone", "system"}));
@@ -177,6 +177,9 @@ int main(int argc, char** argv) {
   add_options(app, options);
   CLI11_PARSE(app, argc, argv);
   options.session.chunk_context = options.chunk_context == "alone" ? ChunkContext::kAlone : ChunkContext::kBehindSystem;
+  options.session.store_dtype = options.store_dtype == "bf16"   ? pikv::DType::kBFloat16
+                                : options.store_dtype == "fp16" ? pikv::DType::kFloat16
+                                                                : pikv::DType::kFloat32;
   try {
     const Report report = run(options);
     fmt::print("\n{}", to_table(report));

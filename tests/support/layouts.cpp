@@ -22,6 +22,7 @@ constexpr std::array kAllLayouts{LayoutKind::kSlab,
                                  LayoutKind::kTransposedValues,
                                  LayoutKind::kHeadsOutermost,
                                  LayoutKind::kLayersInPages,
+                                 LayoutKind::kPaddedHeads,
                                  LayoutKind::kStridedChannels,
                                  LayoutKind::kRandomStrides};
 
@@ -87,6 +88,8 @@ const char* layout_name(LayoutKind kind) {
       return "heads_outermost";
     case LayoutKind::kLayersInPages:
       return "layers_in_pages";
+    case LayoutKind::kPaddedHeads:
+      return "padded_heads";
     case LayoutKind::kStridedChannels:
       return "strided_channels";
     case LayoutKind::kRandomStrides:
@@ -158,6 +161,18 @@ Placement place(LayoutKind kind, const KvGeometry& g, std::int32_t page_size, st
       placed.layout.k.page = placed.layout.v.page = 2 * page * g.num_layers;
       placed.v_start = page;
       break;
+    case LayoutKind::kPaddedHeads: {
+      const std::int64_t padded_row = (g.num_kv_heads * (g.head_dim + 8LL) + 15) / 16 * 16;
+      const AxisStrides strides{.layer = placed.num_slots * padded_row,
+                                .page = page_size * padded_row,
+                                .token = padded_row,
+                                .head = g.head_dim + 8LL,
+                                .dim = 1};
+      placed.layout = pikv::KvLayout{.dtype = g.dtype, .page_size = page_size, .k = strides, .v = strides};
+      placed.v_start = strides.layer * g.num_layers;
+      placed.num_elements = 2 * placed.v_start;
+      break;
+    }
     case LayoutKind::kStridedChannels:
       placed.layout = pikv::transposed_value_cells(g, placed.num_slots);
       placed.layout.k = placed.layout.v;

@@ -24,6 +24,7 @@ enum class LayoutKind : std::uint8_t {
   kTransposedValues,  // llama.cpp without flash attention
   kHeadsOutermost,    // Hugging Face: [H][T][D], a base per layer
   kLayersInPages,     // TensorRT-LLM's and vLLM's cross-layer pools: [P][L][2][H][S][D]
+  kPaddedHeads,       // heads some elements apart, tokens on boundaries: aligned but for the heads
   kStridedChannels,   // channels outermost in K and V, tokens innermost
   kRandomStrides,     // axes in random order with random gaps
 };
