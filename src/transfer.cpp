@@ -30,6 +30,9 @@ Status check_view(const std::string& field, const ConstKvView& view, const KvGeo
 }
 
 Status check_rope(const RopeTableView& rope, const KvGeometry& geometry) {
+  if (rope.pairing != Pairing::kHalfSplit && rope.pairing != Pairing::kInterleaved) {
+    return invalid_argument("KvTransfer: rope.pairing holds no enumerator");
+  }
   if (!rope.turns()) {
     if (rope.values == nullptr) return {};
     return invalid_argument("KvTransfer: rope.half_dim is 0, but rope.values is not null");
@@ -43,9 +46,6 @@ Status check_rope(const RopeTableView& rope, const KvGeometry& geometry) {
   if (!std::isfinite(rope.inverse_square) || rope.inverse_square <= 0) {
     return invalid_argument("KvTransfer: rope.inverse_square is " + std::to_string(rope.inverse_square) +
                             ", must be finite and positive");
-  }
-  if (rope.pairing != Pairing::kHalfSplit && rope.pairing != Pairing::kInterleaved) {
-    return invalid_argument("KvTransfer: rope.pairing holds no enumerator");
   }
   return {};
 }
@@ -108,8 +108,7 @@ Status check_consecutive_positions(const std::string& field, const KvRun& run, s
 }
 
 /// Every token of a run whose arrays lie in host memory.
-Status check_tokens(std::size_t run_index, const KvRun& run, std::int64_t num_target_slots,
-                    const RopeTableView& rope) {
+Status check_tokens(std::size_t run_index, const KvRun& run, std::int64_t num_target_slots, const RopeTableView& rope) {
   PIKV_TRY(check_pages(run_field(run_index, "source_slots"), run.source_slots, run.source.num_slots));
   PIKV_TRY(check_pages(run_field(run_index, "target_slots"), run.target_slots, num_target_slots));
   const bool target_varies = run.target_slots.kind() == SlotMap::Kind::kPerToken;

@@ -68,6 +68,8 @@ TEST_CASE("a refused transfer names its field") {
   check_refused("rope.half_dim", [](KvTransfer& t, KvRun&) { t.rope.half_dim = 2; });
   check_refused("rope.half_dim is 0", [](KvTransfer& t, KvRun&) { t.rope.half_dim = 0; });
   check_refused("rope.pairing", [](KvTransfer& t, KvRun&) { t.rope.pairing = static_cast<pikv::Pairing>(2); });
+  check_refused("rope.pairing",
+                [](KvTransfer& t, KvRun&) { t.rope = pikv::RopeTableView{.pairing = static_cast<pikv::Pairing>(2)}; });
   for (const float bad : {0.0F, -1.0F, std::numeric_limits<float>::quiet_NaN()}) {
     check_refused("rope.inverse_square", [=](KvTransfer& t, KvRun&) { t.rope.inverse_square = bad; });
   }
