@@ -5,6 +5,17 @@
 
 namespace pikv {
 inline namespace v0 {
+namespace {
+
+/// Layer `layer` of a view, as a cache that has no other.
+KvView single_layer(KvView view, std::int32_t layer) {
+  view.k_base = view.k_layer(layer);
+  view.v_base = view.v_layer(layer);
+  view.k_layers = view.v_layers = nullptr;
+  return view;
+}
+
+}  // namespace
 
 Capture::Capture(Backend& backend, const KvGeometry& geometry, std::vector<Entry> entries)
     : backend_(&backend),
@@ -57,33 +68,24 @@ Status Capture::take(std::int32_t layer, const ConstKvView& source, const RopeTa
   for (Entry& entry : entries_) {
     if (entry.writer.outcome() != InsertOutcome::kInserted) continue;
     const auto num_tokens = static_cast<std::int64_t>(entry.item.tokens.size());
-    const KvRun run{.source = source,
-                    .source_slots = entry.item.source_slots,
-                    .target_slots = SlotMap::consecutive(0, num_tokens),
-                    .positions = entry.item.positions};
+    KvRun run{.source = source,
+              .source_slots = entry.item.source_slots,
+              .target_slots = SlotMap::consecutive(0, num_tokens),
+              .positions = entry.item.positions};
     KvTransfer transfer{.geometry = geometry_,
                         .runs = {&run, 1},
                         .target = entry.writer.view(),
                         .rope = rope,
                         .layer_begin = layer,
                         .layer_end = layer + 1};
-    if (rotated) {
-      PIKV_TRY(backend_->unanchor_async(transfer, stream));
-      continue;
+    if (!rotated) {  // the source is one layer: both sides are presented as caches of that layer alone
+      run.source.k_layers = run.source.v_layers = nullptr;
+      transfer.target = single_layer(transfer.target, layer);
+      transfer.geometry.num_layers = 1;
+      transfer.layer_begin = 0;
+      transfer.layer_end = 1;
     }
-    // The source is one layer: present it, and the slab's layer it goes to, as a cache of a single layer.
-    KvRun single_run = run;
-    single_run.source.k_layers = single_run.source.v_layers = nullptr;
-    std::byte* const k_layer = transfer.target.k_layer(layer);
-    std::byte* const v_layer = transfer.target.v_layer(layer);
-    transfer.target.k_layers = transfer.target.v_layers = nullptr;
-    transfer.target.k_base = k_layer;
-    transfer.target.v_base = v_layer;
-    transfer.runs = {&single_run, 1};
-    transfer.geometry.num_layers = 1;
-    transfer.layer_begin = 0;
-    transfer.layer_end = 1;
-    PIKV_TRY(backend_->reanchor_async(transfer, stream));
+    PIKV_TRY(rotated ? backend_->unanchor_async(transfer, stream) : backend_->reanchor_async(transfer, stream));
   }
   layers_taken_[static_cast<std::size_t>(layer)] = true;
   return Status();
