@@ -6,10 +6,12 @@
 #include <new>
 #include <vector>
 
+#include "cpu/encode_slab.hpp"
 #include "cpu/mover.hpp"
 #include "cpu/select_row_kernels.hpp"
 #include "cpu/thread_pool.hpp"
 #include "pikv/backend.hpp"
+#include "transfer_checks.hpp"
 
 namespace pikv {
 inline namespace v0 {
@@ -33,6 +35,11 @@ std::int64_t find_stream_threshold() noexcept {
 /// Everything is done when a call returns, so an event has always happened.
 class CpuEvent final : public Event {};
 
+class CpuStream final : public Stream {
+ public:
+  StreamRef ref() const noexcept override { return StreamRef::legacy_default(); }
+};
+
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(const CpuBackendOptions& options)
@@ -54,6 +61,12 @@ class CpuBackend final : public Backend {
     return move(transfer, cpu::Direction::kUnanchor);
   }
 
+  Status encode_async(const SlabEncode& encode, StreamRef /*stream*/) override {
+    PIKV_TRY(validate(encode, caps()));
+    if (encode.target.encoding.format == SlabFormat::kPlain) return encode_plain(encode);
+    return run(cpu::SlabEncoder(encode, kernels_));
+  }
+
   Status copy_async(void* target, const void* source, std::size_t size_bytes, StreamRef /*stream*/) override {
     if (size_bytes == 0) return {};
     if (target == nullptr) return invalid_argument("copy: target is null");
@@ -71,6 +84,7 @@ class CpuBackend final : public Backend {
     return {};
   }
 
+  Result<std::unique_ptr<Stream>> create_stream() override { return std::unique_ptr<Stream>(new CpuStream); }
   Result<std::unique_ptr<Event>> create_event() override { return std::unique_ptr<Event>(new CpuEvent); }
   Status record(Event& event, StreamRef /*stream*/) override { return check_event(event); }
   Status wait(const Event& event, StreamRef /*stream*/) override { return check_event(event); }
@@ -84,21 +98,45 @@ class CpuBackend final : public Backend {
 
   Status move(const KvTransfer& transfer, cpu::Direction direction) {
     PIKV_TRY(validate(transfer, caps()));
+    if (direction == cpu::Direction::kUnanchor) PIKV_TRY(detail::check_unanchor(transfer));
     try {
-      const cpu::Mover mover(transfer, direction, kernels_, stream_from_bytes_);
-      const std::int64_t scratch_bytes = mover.scratch_bytes();
-      std::vector<std::byte> scratch(static_cast<std::size_t>(scratch_bytes * pool_.num_workers()));
+      return run(cpu::Mover(transfer, direction, kernels_, stream_from_bytes_));
+    } catch (const std::bad_alloc&) {
+      return out_of_memory("transfer: no memory for its list of blocks");
+    }
+  }
+
+  Status encode_plain(const SlabEncode& encode) {
+    const KvRun run{.source = encode.source,
+                    .source_slots = encode.source_slots,
+                    .target_slots = SlotMap::consecutive(0, encode.target.num_tokens),
+                    .positions = encode.positions};
+    return move({.geometry = encode.geometry,
+                 .runs = {&run, 1},
+                 .target = plain_view(encode.geometry, encode.target),
+                 .rope = encode.rope,
+                 .layer_begin = encode.layer_begin,
+                 .layer_end = encode.layer_end},
+                encode.rope.turns() ? cpu::Direction::kUnanchor : cpu::Direction::kReanchor);
+  }
+
+  /// All tasks of a Mover or SlabEncoder.
+  template <class Work>
+  Status run(const Work& work) {
+    try {
+      const std::int64_t scratch_floats = work.scratch_bytes() / std::int64_t{sizeof(float)};
+      std::vector<float> scratch(static_cast<std::size_t>(scratch_floats * pool_.num_workers()));
       const auto body = [&](std::int64_t task_index, std::int32_t worker_index) {
-        mover.run(task_index, scratch.data() + worker_index * scratch_bytes);
+        work.run(task_index, reinterpret_cast<std::byte*>(scratch.data() + worker_index * scratch_floats));
       };
-      if (mover.num_bytes() >= kParallelFromBytes) {
-        pool_.parallel_for(mover.num_tasks(), body);
+      if (work.num_bytes() >= kParallelFromBytes) {
+        pool_.parallel_for(work.num_tasks(), body);
       } else {
-        for (std::int64_t task_index = 0; task_index < mover.num_tasks(); ++task_index) body(task_index, 0);
+        for (std::int64_t task_index = 0; task_index < work.num_tasks(); ++task_index) body(task_index, 0);
       }
       return {};
     } catch (const std::bad_alloc&) {
-      return out_of_memory("transfer: no memory for its list of blocks");
+      return out_of_memory("cpu backend: no memory for the rows that its threads work on");
     }
   }
 

@@ -3,19 +3,10 @@
 #include <algorithm>
 #include <string>
 
+#include "detail/single_layer.hpp"
+
 namespace pikv {
 inline namespace v0 {
-namespace {
-
-/// Layer `layer` of a view, as a cache that has no other.
-KvView single_layer(KvView view, std::int32_t layer) {
-  view.k_base = view.k_layer(layer);
-  view.v_base = view.v_layer(layer);
-  view.k_layers = view.v_layers = nullptr;
-  return view;
-}
-
-}  // namespace
 
 Capture::Capture(Backend& backend, const KvGeometry& geometry, std::vector<Entry> entries)
     : backend_(&backend),
@@ -23,7 +14,7 @@ Capture::Capture(Backend& backend, const KvGeometry& geometry, std::vector<Entry
       entries_(std::move(entries)),
       layers_taken_(static_cast<std::size_t>(geometry.num_layers), false) {}
 
-Result<Capture> Capture::begin(Store& store, Backend& backend, std::span<const CaptureItem> items) {
+Result<Capture> Capture::begin(Store& store, Backend& backend, std::span<const CaptureItem> items, StreamRef stream) {
   std::vector<Entry> entries;
   entries.reserve(items.size());
   for (std::size_t i = 0; i < items.size(); ++i) {
@@ -33,7 +24,7 @@ Result<Capture> Capture::begin(Store& store, Backend& backend, std::span<const C
                               std::to_string(item.source_slots.num_tokens()) + " tokens, but it has " +
                               std::to_string(item.tokens.size()));
     }
-    Result<ChunkWriter> writer = store.begin_insert(item.key, item.recipe, item.tokens);
+    Result<ChunkWriter> writer = store.begin_insert(item.key, item.recipe, item.tokens, stream);
     if (!writer.ok()) {
       return Status(writer.status().code(),
                     "capture: item " + std::to_string(i) + ": " + std::string(writer.status().message()));
@@ -67,6 +58,10 @@ Status Capture::take(std::int32_t layer, const ConstKvView& source, const RopeTa
   }
   for (Entry& entry : entries_) {
     if (entry.writer.outcome() != InsertOutcome::kInserted) continue;
+    if (entry.writer.slab().encoding.format != SlabFormat::kPlain) {
+      PIKV_TRY(encode(entry, layer, source, rope, rotated, stream));
+      continue;
+    }
     const auto num_tokens = static_cast<std::int64_t>(entry.item.tokens.size());
     KvRun run{.source = source,
               .source_slots = entry.item.source_slots,
@@ -80,7 +75,7 @@ Status Capture::take(std::int32_t layer, const ConstKvView& source, const RopeTa
                         .layer_end = layer + 1};
     if (!rotated) {  // the source is one layer: both sides are presented as caches of that layer alone
       run.source.k_layers = run.source.v_layers = nullptr;
-      transfer.target = single_layer(transfer.target, layer);
+      transfer.target = detail::single_layer(transfer.target, layer);
       transfer.geometry.num_layers = 1;
       transfer.layer_begin = 0;
       transfer.layer_end = 1;
@@ -89,6 +84,26 @@ Status Capture::take(std::int32_t layer, const ConstKvView& source, const RopeTa
   }
   layers_taken_[static_cast<std::size_t>(layer)] = true;
   return Status();
+}
+
+Status Capture::encode(Entry& entry, std::int32_t layer, const ConstKvView& source, const RopeTableView& rope,
+                       bool rotated, StreamRef stream) {
+  SlabEncode encode{.geometry = geometry_,
+                    .source = source,
+                    .source_slots = entry.item.source_slots,
+                    .positions = entry.item.positions,
+                    .rope = rope,
+                    .target = entry.writer.slab(),
+                    .layer_begin = layer,
+                    .layer_end = layer + 1};
+  if (!rotated) {  // as in take()
+    encode.source.k_layers = encode.source.v_layers = nullptr;
+    encode.target = slab_layer(geometry_, encode.target, layer);
+    encode.geometry.num_layers = 1;
+    encode.layer_begin = 0;
+    encode.layer_end = 1;
+  }
+  return backend_->encode_async(encode, stream);
 }
 
 Result<std::vector<CapturedChunk>> Capture::commit() {

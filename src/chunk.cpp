@@ -1,11 +1,11 @@
-#include "detail/slab.hpp"
+#include "pikv/slab.hpp"
 #include "pikv/tier.hpp"
 
 namespace pikv {
 inline namespace v0 {
 
 ConstKvView Chunk::view() const noexcept {
-  return detail::slab_view(geometry_, num_tokens(), slab_.data(), slab_.space());
+  return is_lossy() ? ConstKvView{} : plain_view(geometry_, slab_view());
 }
 
 std::int64_t Chunk::footprint_bytes() const noexcept {

@@ -3,8 +3,6 @@
 #include <new>
 #include <utility>
 
-#include "detail/slab.hpp"
-
 namespace pikv {
 inline namespace v0 {
 
@@ -22,9 +20,14 @@ InsertOutcome ChunkWriter::outcome() const noexcept { return impl_->outcome; }
 
 ChunkHandle ChunkWriter::existing() const noexcept { return impl_->existing; }
 
-KvView ChunkWriter::view() noexcept {
+SlabView ChunkWriter::slab() noexcept {
   Chunk& chunk = impl_->stored->unpublished();
-  return detail::slab_view(chunk.geometry(), chunk.num_tokens(), chunk.slab_.data(), chunk.slab_.space());
+  return SlabView{chunk.slab_.data(), chunk.num_tokens(), chunk.encoding(), chunk.slab_.space()};
+}
+
+KvView ChunkWriter::view() noexcept {
+  const SlabView slab = this->slab();
+  return slab.encoding.format == SlabFormat::kPlain ? plain_view(impl_->core->geometry(), slab) : KvView{};
 }
 
 Result<ChunkHandle> ChunkWriter::commit() {
@@ -32,6 +35,8 @@ Result<ChunkHandle> ChunkWriter::commit() {
     return invalid_argument("ChunkWriter: commit() of a writer that has nothing to publish");
   }
   detail::StoreCore& core = *impl_->core;
+  // The work that filled the slab is done, and its stream may be gone when the chunk leaves.
+  impl_->stored->unpublished().slab_.release_after(StreamRef::legacy_default());
   detail::StoreIndex::Published published;
   try {
     published = core.index().publish_insert(impl_->key, impl_->id, impl_->stored, !core.tiers().empty());
@@ -46,7 +51,7 @@ Result<ChunkHandle> ChunkWriter::commit() {
 }
 
 Result<ChunkWriter> Store::begin_insert(const ChunkKey& key, const ChunkRecipe& recipe,
-                                        std::span<const TokenId> tokens) try {
+                                        std::span<const TokenId> tokens, StreamRef stream) try {
   if (tokens.empty()) return invalid_argument("Store: begin_insert() of a chunk without tokens");
   std::unique_ptr<ChunkWriter::Impl> writer(new ChunkWriter::Impl(core_, key));
 
@@ -57,19 +62,17 @@ Result<ChunkWriter> Store::begin_insert(const ChunkKey& key, const ChunkRecipe& 
   start.dropped.reset();
   if (start.outcome != InsertOutcome::kInserted) return ChunkWriter(std::move(writer));
 
-  const std::optional<std::int64_t> footprint_bytes = core_->footprint_bytes(tokens.size());
-  std::optional<detail::Charge> charge =
-      footprint_bytes.has_value() ? core_->make_room(*footprint_bytes) : std::nullopt;
+  const std::optional<detail::StoreCore::ChunkSize> size = core_->chunk_size(tokens.size());
+  std::optional<detail::Charge> charge = size.has_value() ? core_->make_room(size->footprint_bytes) : std::nullopt;
   if (!charge.has_value()) {
     writer->outcome = InsertOutcome::kNoRoom;
     return ChunkWriter(std::move(writer));
   }
-  const std::size_t slab_bytes = tokens.size() * static_cast<std::size_t>(geometry().bytes_per_token());
-  Result<Buffer> slab = Buffer::allocate(slab_bytes, core_->memory(), StreamRef::legacy_default());
+  Result<Buffer> slab = Buffer::allocate(static_cast<std::size_t>(size->slab_bytes), core_->memory(), stream);
   if (!slab.ok()) return slab.status();
   writer->stored = std::make_shared<detail::StoredChunk>(
       nullptr, std::move(*charge),
-      Chunk(key, recipe, std::vector<TokenId>(tokens.begin(), tokens.end()), geometry(), std::move(*slab)));
+      Chunk(key, recipe, std::vector<TokenId>(tokens.begin(), tokens.end()), geometry(), std::move(*slab), encoding()));
   return ChunkWriter(std::move(writer));
 } catch (const std::bad_alloc&) {
   return out_of_memory("Store: no memory for the bookkeeping of an insert");

@@ -4,6 +4,8 @@
 #include <limits>
 #include <string>
 
+#include "detail/composition_access.hpp"
+
 namespace pikv {
 inline namespace v0 {
 namespace {
@@ -74,13 +76,17 @@ Result<Composition> Composer::load(PlannedPrompt planned) const {
   std::vector<ChunkHandle> chunks(pieces.size());
   std::vector<std::size_t> lost;
   std::vector<MissReason> reasons;
+  std::vector<std::size_t> lossy;
   for (std::size_t i = 0; i < pieces.size(); ++i) {
     if (!pieces[i].cached()) continue;
     MissReason reason = MissReason::kNotFound;
     const Lookup* lookup = planned.lookups.empty() ? nullptr : &planned.lookups[i];
     chunks[i] = load_piece(*store_, planned.plan, pieces[i], lookup, reason);
     if (chunks[i] != nullptr) {
-      if (is_the_chunk(*chunks[i], keyer_->geometry(), planned.plan, pieces[i])) continue;
+      if (is_the_chunk(*chunks[i], keyer_->geometry(), planned.plan, pieces[i])) {
+        if (chunks[i]->is_lossy()) lossy.push_back(i);
+        continue;
+      }
       reason = MissReason::kTokensDiffer;
       chunks[i] = nullptr;
     }
@@ -91,6 +97,11 @@ Result<Composition> Composer::load(PlannedPrompt planned) const {
     Result<CompositionPlan> degraded = planned.plan.without(lost, reasons);
     if (!degraded.ok()) return degraded.status();
     planned.plan = std::move(*degraded);
+  }
+  if (!lossy.empty()) {
+    Result<CompositionPlan> honest = planned.plan.with_approximate(lossy);
+    if (!honest.ok()) return honest.status();
+    planned.plan = std::move(*honest);
   }
   return Composition(std::move(planned.plan), std::move(chunks), keyer_->geometry(), *backend_, table_);
 }
@@ -103,18 +114,10 @@ Result<Composition> Composer::compose(const Prompt& prompt) const {
 
 Status Composition::place_layers(std::int32_t layer_begin, std::int32_t layer_end, const KvView& target,
                                  const SlotMap& rows, StreamRef stream) const {
-  PIKV_TRY(check_rows(rows, plan_.num_rows()));
-  std::vector<KvRun> runs;
-  for (std::size_t i = 0; i < chunks_.size(); ++i) {
-    if (chunks_[i] == nullptr) continue;
-    const PlanPiece& piece = plan_.pieces()[i];
-    runs.push_back(KvRun{.source = chunks_[i]->view(),
-                         .source_slots = SlotMap::consecutive(piece.chunk_first_token, piece.num_rows()),
-                         .target_slots = rows.slice(piece.row_begin, piece.num_rows()),
-                         .positions = PositionMap::consecutive(piece.first_position)});
-  }
+  const Result<std::vector<KvRun>> runs = detail::CompositionAccess::runs(*this, rows);
+  if (!runs.ok()) return runs.status();
   return backend_->reanchor_async(KvTransfer{.geometry = geometry_,
-                                             .runs = runs,
+                                             .runs = *runs,
                                              .target = target,
                                              .rope = table_.view(),
                                              .layer_begin = layer_begin,
@@ -136,4 +139,20 @@ Status Composition::place_async(const KvView& target, const SlotMap& rows, Strea
 }
 
 }  // namespace v0
+
+Result<std::vector<KvRun>> detail::CompositionAccess::runs(const Composition& composition, const SlotMap& rows) {
+  PIKV_TRY(check_rows(rows, composition.plan_.num_rows()));
+  std::vector<KvRun> runs;
+  for (std::size_t i = 0; i < composition.chunks_.size(); ++i) {
+    if (composition.chunks_[i] == nullptr) continue;
+    const PlanPiece& piece = composition.plan_.pieces()[i];
+    runs.push_back(KvRun{.source = {},
+                         .slab = composition.chunks_[i]->slab_view(),
+                         .source_slots = SlotMap::consecutive(piece.chunk_first_token, piece.num_rows()),
+                         .target_slots = rows.slice(piece.row_begin, piece.num_rows()),
+                         .positions = PositionMap::consecutive(piece.first_position)});
+  }
+  return runs;
+}
+
 }  // namespace pikv

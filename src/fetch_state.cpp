@@ -1,8 +1,6 @@
 #include "fetch_state.hpp"
 
-#include <algorithm>
 #include <exception>
-#include <limits>
 #include <utility>
 
 #include "store_core.hpp"
@@ -26,6 +24,15 @@ void FetchState::start(WorkId id) noexcept {
   begin_tier();
   MutexLock lock(mutex_);
   busy_ = false;
+  changed_.notify_all();
+}
+
+void FetchState::complete(ChunkHandle chunk) noexcept {
+  memory_.reset();
+  MutexLock lock(mutex_);
+  outcome_ = {std::move(chunk), MissReason::kNone};
+  busy_ = false;
+  done_ = true;
   changed_.notify_all();
 }
 
@@ -101,29 +108,21 @@ FetchState::Outcome FetchState::take_from_tier() {
     }
   }
   if (!fetched->has_value()) return {nullptr, MissReason::kNotFound};
-  if (const MissReason flaw = verify(**fetched); flaw != MissReason::kNone) {
+  const Chunk& chunk_of_tier = **fetched;
+  const MissReason flaw = verify_chunk(chunk_of_tier, key_, tokens_, core_->geometry());
+  if (flaw != MissReason::kNone) {
     core_->index().count_verify_failure();
     const Status erased = core_->tiers()[tier_index_]->erase(key_);
     if (!erased.ok()) core_->index().count_tier_failure();
     return {nullptr, flaw};
   }
+  if (!same_encoding(chunk_of_tier.encoding(), core_->encoding())) return {nullptr, MissReason::kOtherEncoding};
   const StoredChunkPtr stored = core_->adopt(std::move(**fetched), memory_);
   if (stored == nullptr) return {nullptr, MissReason::kNoRoom};
   ChunkHandle chunk = handle_of(core_->index().publish_fetch(key_, id_, stored));
   id_ = 0;  // published, or erased meanwhile: in both cases there is nothing left to try
   const MissReason reason = chunk == nullptr ? MissReason::kNotFound : MissReason::kNone;
   return {std::move(chunk), reason};
-}
-
-MissReason FetchState::verify(const Chunk& chunk) const noexcept {
-  if (chunk.key() != key_ || chunk.geometry() != core_->geometry()) return MissReason::kVerifyFailed;
-  if (!std::equal(tokens_.begin(), tokens_.end(), chunk.tokens().begin(), chunk.tokens().end())) {
-    return MissReason::kTokensDiffer;
-  }
-  const std::int64_t slab_bytes = static_cast<std::int64_t>(chunk.slab().size());
-  const std::int64_t token_bytes = chunk.geometry().bytes_per_token();
-  if (slab_bytes % token_bytes != 0 || slab_bytes / token_bytes != chunk.num_tokens()) return MissReason::kVerifyFailed;
-  return MissReason::kNone;
 }
 
 }  // namespace detail

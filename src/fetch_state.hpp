@@ -31,6 +31,8 @@ class FetchState {
 
   /// Begins with the first tier. Called once, by whoever registered the fetch under `id`; until then wait() blocks.
   void start(WorkId id) noexcept;
+  /// Instead of start(): there is nothing to fetch, memory has the chunk.
+  void complete(ChunkHandle chunk) noexcept;
   /// See FetchTicket::wait().
   [[nodiscard]] ChunkHandle wait(MissReason* reason) noexcept;
 
@@ -44,7 +46,6 @@ class FetchState {
   void begin_tier() noexcept;
   [[nodiscard]] Outcome run() noexcept;
   [[nodiscard]] Outcome take_from_tier();
-  [[nodiscard]] MissReason verify(const Chunk& chunk) const noexcept;
 
   const std::shared_ptr<StoreCore> core_;
   const ChunkKey key_;

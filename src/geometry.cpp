@@ -88,7 +88,8 @@ bool share_an_address(const void* k_base, const void* v_base, Axes axes, std::in
 Status validate_layout(const KvLayout& layout, const KvGeometry& geometry, std::int64_t num_slots,
                        LayerStride layer_stride) {
   PIKV_TRY(validate(geometry));
-  if (layout.dtype != DType::kFloat32 && layout.dtype != DType::kFloat16 && layout.dtype != DType::kBFloat16) {
+  if (layout.dtype != DType::kFloat32 && layout.dtype != DType::kFloat16 && layout.dtype != DType::kBFloat16 &&
+      layout.dtype != DType::kFloat8E4M3) {
     return refuse("KvLayout", "dtype", static_cast<std::int64_t>(layout.dtype), "an enumerator of DType");
   }
   if (layout.page_size <= 0) return refuse("KvLayout", "page_size", layout.page_size, "positive");
@@ -130,7 +131,8 @@ Status validate(const KvGeometry& geometry) {
                   "at most head_dim = " + std::to_string(geometry.head_dim));
   }
   if (geometry.dtype != DType::kFloat32 && geometry.dtype != DType::kFloat16 && geometry.dtype != DType::kBFloat16) {
-    return refuse("KvGeometry", "dtype", static_cast<std::int64_t>(geometry.dtype), "an enumerator of DType");
+    return refuse("KvGeometry", "dtype", static_cast<std::int64_t>(geometry.dtype),
+                  "kFloat32, kFloat16 or kBFloat16");
   }
   const std::int64_t max_elements = kMaxBytesPerToken / (2 * dtype_bytes(geometry.dtype));
   const std::int64_t row = std::int64_t{geometry.num_kv_heads} * geometry.head_dim;
@@ -158,7 +160,6 @@ Status validate(const ConstKvView& view, const KvGeometry& geometry) {
     PIKV_TRY(check_base("v_base", view.v_base, dtype));
     return check_apart("k_base", view.k_base, "v_base", view.v_base, view.layout, axes);
   }
-  if (view.space == MemorySpace::kDevice) return {};
   for (std::int32_t layer = 0; layer < geometry.num_layers; ++layer) {
     const std::string index = std::string("[").append(std::to_string(layer)).append("]");
     PIKV_TRY(check_base("k_layers" + index, view.k_layers[layer], dtype));

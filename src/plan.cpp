@@ -40,16 +40,18 @@ Status check_cached_piece(std::size_t index, const PlanPiece& piece, std::int64_
                            " are not inside a table of " + std::to_string(max_positions));
   }
   const bool prefix = piece.source == PlanPiece::Source::kExactPrefix;
-  if (prefix != (piece.provenance == Provenance::kExactPrefix) ||
-      (!is_exact(piece.provenance) && piece.provenance != Provenance::kApproximate)) {
+  const Provenance exact = prefix ? Provenance::kExactPrefix : Provenance::kExactSegment;
+  if (piece.provenance != exact && piece.provenance != Provenance::kApproximate) {
     return piece_error(index, "provenance",
                        std::string(provenance_name(piece.provenance)) + " does not fit its source");
   }
   if (is_exact(piece.provenance) && !behind_exact_rows) {
     return piece_error(index, "provenance", "exact rows behind approximate ones");
   }
-  if (is_exact(piece.provenance) && piece.first_position != piece.row_begin) {
-    return piece_error(index, "first_position", "exact rows that are not anchored in place");
+  if ((prefix || is_exact(piece.provenance)) && piece.first_position != piece.row_begin) {
+    return piece_error(index, "first_position",
+                       prefix ? "an exact prefix that is not anchored in place"
+                              : "exact rows that are not anchored in place");
   }
   return Status();
 }
@@ -228,6 +230,20 @@ Result<CompositionPlan> CompositionPlan::without(std::span<const std::size_t> pi
     if (piece->cached()) repaired.push_back(row);
   }
   return create(geometry_, max_positions_, tokens_, std::move(pieces), std::move(repaired));
+}
+
+Result<CompositionPlan> CompositionPlan::with_approximate(std::span<const std::size_t> piece_indices) const {
+  std::vector<PlanPiece> pieces = pieces_;
+  std::size_t first = pieces.size();
+  for (const std::size_t index : piece_indices) {
+    if (index >= pieces.size()) return piece_error(index, "index", "there is no such piece");
+    if (!pieces[index].cached()) return piece_error(index, "source", "is computed");
+    first = std::min(first, index);
+  }
+  for (std::size_t i = first; i < pieces.size(); ++i) {
+    if (pieces[i].cached()) pieces[i].provenance = Provenance::kApproximate;
+  }
+  return create(geometry_, max_positions_, tokens_, std::move(pieces), repaired_rows_);
 }
 
 Result<CompositionPlan> CompositionPlan::with_repaired_rows(std::vector<std::int32_t> rows) const {

@@ -90,6 +90,12 @@ class PrefixBlocks {
   std::deque<Block> ahead_;
 };
 
+/// Whether the chunk of a hit, or of a fetch that will bring what the store keeps, is stored in a lossy format.
+bool is_lossy(const Store& store, const Lookup& lookup) {
+  if (lookup.chunk != nullptr) return lookup.chunk->is_lossy();
+  return store.encoding().format != SlabFormat::kPlain;
+}
+
 /// Adds the longest run of whole blocks of the prompt's beginning that the store holds; returns its end.
 std::int64_t add_exact_prefix(Store& store, const ChunkKeyer& keyer, std::span<const TokenId> tokens,
                               std::int64_t last_row, std::int64_t block_tokens, PlanDraft& draft) {
@@ -99,8 +105,9 @@ std::int64_t add_exact_prefix(Store& store, const ChunkKeyer& keyer, std::span<c
   while (row + block_tokens <= last_row) {
     PrefixBlocks::Block block = blocks.next();
     if (block.lookup.state == LookupState::kMiss) break;
+    const bool exact = draft.exact_so_far() && !is_lossy(store, block.lookup);
     draft.reuse(PlanPiece{.source = PlanPiece::Source::kExactPrefix,
-                          .provenance = Provenance::kExactPrefix,
+                          .provenance = exact ? Provenance::kExactPrefix : Provenance::kApproximate,
                           .row_begin = row,
                           .row_end = row + block_tokens,
                           .key = block.key,
@@ -176,7 +183,7 @@ Result<PlannedPrompt> Composer::plan(const Prompt& prompt) const {
       draft.compute(begin, segment.row_end, begin < reuse_end ? lookup.reason : MissReason::kNone);
       continue;
     }
-    const bool exact = is_exact_here(*keyer_, tokens, segment, draft);
+    const bool exact = !is_lossy(*store_, lookup) && is_exact_here(*keyer_, tokens, segment, draft);
     const std::int64_t chunk_first_token = begin - segment.row_begin;
     draft.reuse(PlanPiece{.source = PlanPiece::Source::kChunk,
                           .provenance = exact ? Provenance::kExactSegment : Provenance::kApproximate,

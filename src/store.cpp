@@ -28,6 +28,8 @@ const char* miss_reason_name(MissReason reason) noexcept {
       return "TierUnavailable";
     case MissReason::kNoRoom:
       return "NoRoom";
+    case MissReason::kOtherEncoding:
+      return "OtherEncoding";
   }
   return "unknown";
 }
@@ -53,6 +55,10 @@ Result<std::unique_ptr<Store>> Store::create(StoreOptions options) try {
   }
   for (std::size_t i = 0; i < options.tiers.size(); ++i) {
     if (options.tiers[i] == nullptr) return invalid_argument("Store: tiers[" + std::to_string(i) + "] is null");
+  }
+  if (options.encoding.format > SlabFormat::kInt4) {
+    return invalid_argument("Store: encoding.format is " + std::to_string(static_cast<int>(options.encoding.format)) +
+                            ", not a format");
   }
   return std::unique_ptr<Store>(new Store(std::make_shared<detail::StoreCore>(std::move(options))));
 } catch (const std::bad_alloc&) {
@@ -81,6 +87,13 @@ Lookup Store::lookup(const ChunkKey& key, std::span<const TokenId> tokens) {
     std::shared_ptr<detail::FetchState> fetch;
     if (found.kind == Kind::kAbsent) {
       if (core_->tiers().empty()) return counted_miss(MissReason::kNotFound);
+      if (ChunkHandle resident = core_->find_resident(key, tokens); resident != nullptr) {
+        core_->index().count_resident_hit(*resident);
+        Lookup lookup = miss(MissReason::kNone);
+        lookup.state = LookupState::kHit;
+        lookup.chunk = std::move(resident);
+        return lookup;
+      }
       fetch = std::make_shared<detail::FetchState>(core_, key, tokens);
       found = core_->index().find(key, tokens, fetch);
       if (found.kind == Kind::kAbsent) {
@@ -120,6 +133,33 @@ Lookup Store::acquire(const ChunkKey& key, std::span<const TokenId> tokens) {
   return lookup;
 }
 
+FetchTicket Store::prefetch(const ChunkKey& key, std::span<const TokenId> tokens) {
+  using Kind = detail::StoreIndex::Found::Kind;
+  if (tokens.empty()) return {};
+  try {
+    auto fetch = std::make_shared<detail::FetchState>(core_, key, tokens);
+    detail::StoreIndex::Found found = core_->index().begin_prefetch(key, tokens, core_->tiers().empty() ? nullptr : fetch);
+    switch (found.kind) {
+      case Kind::kHit:
+        fetch->complete(detail::handle_of(std::move(found.chunk)));
+        return FetchTicket(std::move(fetch));
+      case Kind::kJoined:
+        return FetchTicket(std::move(found.fetch));
+      case Kind::kAbsent:
+        if (found.id == 0) return {};
+        fetch->start(found.id);
+        return FetchTicket(std::move(fetch));
+      case Kind::kTokensDiffer:
+        break;
+    }
+  } catch (const std::bad_alloc&) {
+    // A prefetch is a favour: without it the chunk is fetched when it is looked up.
+  }
+  return {};
+}
+
+ChunkHandle Store::peek(const ChunkKey& key) const { return detail::handle_of(core_->index().peek(key)); }
+
 bool Store::contains(const ChunkKey& key) const { return core_->index().contains(key); }
 
 Status Store::erase(const ChunkKey& key) try {
@@ -145,6 +185,8 @@ Status Store::erase(const ChunkKey& key) try {
 StoreStats Store::stats() const { return core_->index().stats(); }
 
 const KvGeometry& Store::geometry() const noexcept { return core_->geometry(); }
+
+const SlabEncoding& Store::encoding() const noexcept { return core_->encoding(); }
 
 }  // namespace v0
 }  // namespace pikv

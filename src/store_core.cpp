@@ -1,11 +1,45 @@
 #include "store_core.hpp"
 
+#include <algorithm>
 #include <exception>
+#include <limits>
 #include <new>
 #include <string>
 #include <utility>
 
 namespace pikv::detail {
+namespace {
+
+/// Slab bytes of so many tokens; nothing when that is more than `room_bytes`. Requires: room_bytes >= 0.
+std::optional<std::int64_t> slab_bytes_within(std::int64_t room_bytes, std::size_t num_tokens, const KvGeometry& geometry,
+                                              SlabFormat format) noexcept {
+  const std::int64_t plain_bytes = geometry.bytes_per_token();
+  // No format takes less than an eighth of the plain bytes (4 bits for fp32), nor, with scales and padding, four times as
+  // many for each token. So what is bounded here is computed below without overflow; the second bound alone refuses
+  // nothing below 2^58 bytes.
+  const std::int64_t least_bytes = format == SlabFormat::kPlain ? plain_bytes : std::max<std::int64_t>(plain_bytes / 8, 1);
+  const std::int64_t most_tokens =
+      std::min(room_bytes / least_bytes, std::numeric_limits<std::int64_t>::max() / 8 / plain_bytes);
+  if (num_tokens > static_cast<std::size_t>(most_tokens)) return std::nullopt;
+  const std::int64_t slab_bytes =
+      slab_sections(geometry, format, static_cast<std::int64_t>(num_tokens)).slab_bytes(geometry.num_layers);
+  if (slab_bytes > room_bytes) return std::nullopt;
+  return slab_bytes;
+}
+
+}  // namespace
+
+MissReason verify_chunk(const Chunk& chunk, const ChunkKey& key, std::span<const TokenId> tokens,
+                        const KvGeometry& geometry) noexcept {
+  if (chunk.key() != key || chunk.geometry() != geometry) return MissReason::kVerifyFailed;
+  if (!std::ranges::equal(tokens, chunk.tokens())) return MissReason::kTokensDiffer;
+  if (chunk.encoding().format > SlabFormat::kInt4) return MissReason::kVerifyFailed;
+  const auto slab_bytes = static_cast<std::int64_t>(chunk.slab().size());
+  if (slab_bytes_within(slab_bytes, chunk.tokens().size(), geometry, chunk.encoding().format) != slab_bytes) {
+    return MissReason::kVerifyFailed;
+  }
+  return MissReason::kNone;
+}
 
 FetchMemory::~FetchMemory() {
   if (overhead_charged_) account_->release(overhead_bytes_);
@@ -42,6 +76,7 @@ void FetchMemory::deallocate_async(void* data, std::size_t size_bytes, StreamRef
 
 StoreCore::StoreCore(StoreOptions options)
     : geometry_(options.geometry),
+      encoding_(options.encoding),
       capacity_bytes_(options.capacity_bytes),
       memory_(options.memory != nullptr ? *options.memory : host_memory_resource()),
       tiers_(std::move(options.tiers)),
@@ -66,11 +101,15 @@ std::optional<Charge> StoreCore::make_room(std::int64_t bytes) {
   }
 }
 
-std::optional<std::int64_t> StoreCore::footprint_bytes(std::size_t num_tokens) const noexcept {
-  const std::int64_t token_bytes = geometry_.bytes_per_token() + static_cast<std::int64_t>(sizeof(TokenId));
+std::optional<StoreCore::ChunkSize> StoreCore::chunk_size(std::size_t num_tokens) const noexcept {
+  constexpr auto kTokenBytes = static_cast<std::int64_t>(sizeof(TokenId));
   const std::int64_t room_bytes = capacity_bytes_ - Chunk::kBookkeepingBytes;
-  if (room_bytes < 0 || num_tokens > static_cast<std::size_t>(room_bytes / token_bytes)) return std::nullopt;
-  return static_cast<std::int64_t>(num_tokens) * token_bytes + Chunk::kBookkeepingBytes;
+  if (room_bytes < 0 || num_tokens > static_cast<std::size_t>(room_bytes / kTokenBytes)) return std::nullopt;
+  const std::int64_t beside_bytes = static_cast<std::int64_t>(num_tokens) * kTokenBytes;
+  const std::optional<std::int64_t> slab_bytes =
+      slab_bytes_within(room_bytes - beside_bytes, num_tokens, geometry_, encoding_.format);
+  if (!slab_bytes.has_value()) return std::nullopt;
+  return ChunkSize{*slab_bytes, *slab_bytes + beside_bytes + Chunk::kBookkeepingBytes};
 }
 
 std::shared_ptr<FetchMemory> StoreCore::make_fetch_memory(std::size_t num_tokens) {
@@ -81,6 +120,20 @@ StoredChunkPtr StoreCore::adopt(Chunk chunk, std::shared_ptr<FetchMemory> memory
   std::optional<Charge> charge = make_room(chunk.footprint_bytes() - memory->charged_bytes(chunk));
   if (!charge.has_value()) return nullptr;
   return std::make_shared<StoredChunk>(std::move(memory), std::move(*charge), std::move(chunk));
+}
+
+ChunkHandle StoreCore::find_resident(const ChunkKey& key, std::span<const TokenId> tokens) noexcept {
+  for (const std::shared_ptr<Tier>& tier : tiers_) {
+    ChunkHandle chunk;
+    try {
+      chunk = tier->resident(key, tokens);
+    } catch (const std::exception&) {
+      continue;
+    }
+    // A chunk that is not right is passed over: the fetch that follows finds the flaw, reports it and drops the entry.
+    if (chunk != nullptr && verify_chunk(*chunk, key, tokens, geometry_) == MissReason::kNone) return chunk;
+  }
+  return nullptr;
 }
 
 void StoreCore::write_to_tier(const ChunkHandle& chunk) noexcept {

@@ -18,6 +18,16 @@ namespace pikv::detail {
 
 class StoreCore;
 
+/// kNone for a chunk that is what `key` and `tokens` say, has this geometry and a slab of the size that its own encoding
+/// needs; else what is wrong with it.
+[[nodiscard]] MissReason verify_chunk(const Chunk& chunk, const ChunkKey& key, std::span<const TokenId> tokens,
+                                      const KvGeometry& geometry) noexcept;
+
+/// Of two chunks' encodings, whether both slabs mean the same. kPlain does not use a bias.
+[[nodiscard]] inline bool same_encoding(const SlabEncoding& a, const SlabEncoding& b) noexcept {
+  return a.format == b.format && (a.format == SlabFormat::kPlain || a.key_bias == b.key_bias);
+}
+
 /// The memory that one fetch is served from: makes room in the store first, and charges it. With the first allocation
 /// it charges what the chunk takes beside its slab as well, so that room is made once and nothing is evicted in vain;
 /// that part stays charged as long as this lives, which is as long as the fetched chunk.
@@ -55,22 +65,30 @@ class StoreCore {
   [[nodiscard]] StoreIndex& index() noexcept { return index_; }
   [[nodiscard]] const StoreIndex& index() const noexcept { return index_; }
   [[nodiscard]] const KvGeometry& geometry() const noexcept { return geometry_; }
+  [[nodiscard]] const SlabEncoding& encoding() const noexcept { return encoding_; }
   [[nodiscard]] std::int64_t capacity_bytes() const noexcept { return capacity_bytes_; }
   [[nodiscard]] std::span<const std::shared_ptr<Tier>> tiers() const noexcept { return tiers_; }
   [[nodiscard]] MemoryResource& memory() noexcept { return memory_; }
 
   /// Evicts as needed. Nothing when there is no room beside what is pinned.
   [[nodiscard]] std::optional<Charge> make_room(std::int64_t bytes);
-  /// What a chunk of so many tokens is charged; nothing when that is more than the whole capacity.
-  [[nodiscard]] std::optional<std::int64_t> footprint_bytes(std::size_t num_tokens) const noexcept;
+  struct ChunkSize {
+    std::int64_t slab_bytes = 0;
+    std::int64_t footprint_bytes = 0;
+  };
+  /// Of a chunk of so many tokens in the store's encoding; nothing when it is more than the whole capacity.
+  [[nodiscard]] std::optional<ChunkSize> chunk_size(std::size_t num_tokens) const noexcept;
   [[nodiscard]] std::shared_ptr<FetchMemory> make_fetch_memory(std::size_t num_tokens);
   /// A verified chunk from a tier, charged for what `memory` has not charged already. Null when there is no room.
   [[nodiscard]] StoredChunkPtr adopt(Chunk chunk, std::shared_ptr<FetchMemory> memory);
+  /// The chunk where it lies in the fastest tier that has it resident and right; null when none does.
+  [[nodiscard]] ChunkHandle find_resident(const ChunkKey& key, std::span<const TokenId> tokens) noexcept;
   /// Writes to the fastest tier that takes the chunk, then tells the index so.
   void write_to_tier(const ChunkHandle& chunk) noexcept;
 
  private:
   const KvGeometry geometry_;
+  const SlabEncoding encoding_;
   const std::int64_t capacity_bytes_;
   MemoryResource& memory_;
   const std::vector<std::shared_ptr<Tier>> tiers_;

@@ -1,17 +1,8 @@
 #include "store_index.hpp"
 
-#include <algorithm>
-
 #include "fetch_state.hpp"
 
 namespace pikv::detail {
-namespace {
-
-[[nodiscard]] bool same_tokens(std::span<const TokenId> a, std::span<const TokenId> b) noexcept {
-  return std::equal(a.begin(), a.end(), b.begin(), b.end());
-}
-
-}  // namespace
 
 // Room.
 
@@ -72,75 +63,6 @@ void StoreIndex::finish_eviction(std::int64_t victims_bytes) {
   MutexLock lock(mutex_);
   leaving_bytes_ -= victims_bytes;
   changed_.notify_all();
-}
-
-// Looking up.
-
-StoreIndex::Found StoreIndex::find(const ChunkKey& key, std::span<const TokenId> tokens,
-                                   const std::shared_ptr<FetchState>& new_fetch) {
-  Found found;  // outlives the lock: what it may hold last must not be freed under it
-  MutexLock lock(mutex_);
-  const auto place = new_fetch == nullptr ? slots_.find(key) : slots_.try_emplace(key).first;
-  const std::int64_t num_tokens = static_cast<std::int64_t>(tokens.size());
-  if (place != slots_.end()) {
-    Slot& slot = place->second;
-    if (slot.chunk != nullptr) {
-      // Comparing under the lock costs less than taking it twice: a chunk has a few KiB of tokens.
-      if (same_tokens(slot.chunk->chunk().tokens(), tokens)) {
-        eviction_->on_access(key);
-        ++stats_.lookups;
-        stats_.lookup_tokens += num_tokens;
-        count_hits(1, slot.chunk->chunk());
-        found.kind = Found::Kind::kHit;
-        found.chunk = slot.chunk;
-        return found;
-      }
-      found.chunk = take_chunk(key, slot);
-      forget_if_empty(place);
-      ++stats_.verify_failures;
-      found.kind = Found::Kind::kTokensDiffer;
-    } else if (found.fetch = slot.fetch.lock(); found.fetch != nullptr) {
-      found.kind = same_tokens(found.fetch->tokens(), tokens) ? Found::Kind::kJoined : Found::Kind::kTokensDiffer;
-      if (found.kind == Found::Kind::kJoined) {
-        ++stats_.lookups;
-        stats_.lookup_tokens += num_tokens;
-        ++stats_.shared_fetches;
-        ++slot.num_fetch_lookups;
-        return found;
-      }
-    }
-    if (found.kind == Found::Kind::kTokensDiffer) {
-      ++stats_.lookups;
-      stats_.lookup_tokens += num_tokens;
-      ++stats_.misses;
-      return found;
-    }
-  }
-  if (new_fetch == nullptr) return found;
-
-  Slot& slot = place->second;
-  end_fetch_as_miss(slot);  // one that everybody left, and whose last holder has not come here yet
-  slot.fetch_id = next_id_++;
-  slot.fetch = new_fetch;
-  slot.num_fetch_lookups = 1;
-  found.id = slot.fetch_id;
-  ++stats_.lookups;
-  stats_.lookup_tokens += num_tokens;
-  ++stats_.fetches;
-  return found;
-}
-
-void StoreIndex::count_miss(std::int64_t num_tokens) {
-  MutexLock lock(mutex_);
-  ++stats_.lookups;
-  stats_.lookup_tokens += num_tokens;
-  ++stats_.misses;
-}
-
-bool StoreIndex::contains(const ChunkKey& key) const {
-  MutexLock lock(mutex_);
-  const auto slot = slots_.find(key);
-  return slot != slots_.end() && slot->second.chunk != nullptr;
 }
 
 // Inserting.
@@ -214,43 +136,6 @@ void StoreIndex::finish_put(const ChunkKey& key) {
   --slot->second.num_puts;
   changed_.notify_all();
   forget_if_empty(slot);
-}
-
-// Fetching.
-
-StoredChunkPtr StoreIndex::publish_fetch(const ChunkKey& key, WorkId id, const StoredChunkPtr& chunk) {
-  MutexLock lock(mutex_);
-  const auto place = find_fetch(key, id);
-  if (place == slots_.end()) return nullptr;
-  Slot& slot = place->second;
-  if (slot.chunk == nullptr) {
-    make_findable(key, slot, chunk);
-    stats_.fetched_bytes += chunk->chunk().footprint_bytes();
-  } else if (!same_tokens(slot.chunk->chunk().tokens(), chunk->chunk().tokens())) {
-    end_fetch_as_miss(slot);
-    return nullptr;
-  }
-  count_hits(slot.num_fetch_lookups, slot.chunk->chunk());
-  reset_fetch(slot);
-  return slot.chunk;
-}
-
-void StoreIndex::end_fetch(const ChunkKey& key, WorkId id) {
-  MutexLock lock(mutex_);
-  if (const auto slot = find_fetch(key, id); slot != slots_.end()) {
-    end_fetch_as_miss(slot->second);
-    forget_if_empty(slot);
-  }
-}
-
-void StoreIndex::count_verify_failure() {
-  MutexLock lock(mutex_);
-  ++stats_.verify_failures;
-}
-
-void StoreIndex::count_tier_failure() {
-  MutexLock lock(mutex_);
-  ++stats_.tier_failures;
 }
 
 // Erasing.
@@ -337,24 +222,6 @@ StoredChunkPtr StoreIndex::fence(const ChunkKey& key, Slot& slot) {
   slot.insert_id = 0;
   end_fetch_as_miss(slot);
   return slot.chunk == nullptr ? nullptr : take_chunk(key, slot);
-}
-
-void StoreIndex::count_hits(std::int64_t num_lookups, const Chunk& chunk) {
-  const std::int64_t num_tokens = num_lookups * chunk.num_tokens();
-  stats_.hits += num_lookups;
-  stats_.hit_tokens += num_tokens;
-  if (chunk.recipe().kind() == ChunkRecipe::Kind::kExactContext) stats_.exact_hit_tokens += num_tokens;
-}
-
-void StoreIndex::end_fetch_as_miss(Slot& slot) {
-  stats_.misses += slot.num_fetch_lookups;
-  reset_fetch(slot);
-}
-
-void StoreIndex::reset_fetch(Slot& slot) {
-  slot.fetch_id = 0;
-  slot.fetch.reset();
-  slot.num_fetch_lookups = 0;
 }
 
 }  // namespace pikv::detail

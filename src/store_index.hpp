@@ -5,6 +5,7 @@
 // away, and with it the right to publish: that is the fence which keeps an erased chunk from coming back.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
@@ -19,6 +20,10 @@
 namespace pikv::detail {
 
 class FetchState;
+
+[[nodiscard]] inline bool same_tokens(std::span<const TokenId> a, std::span<const TokenId> b) noexcept {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end());
+}
 
 /// Of an insert or a fetch under way; unique within a store. 0 is none.
 using WorkId = std::uint64_t;
@@ -46,11 +51,19 @@ class StoreIndex {
     std::shared_ptr<FetchState> fetch;  // kJoined; for kTokensDiffer what the caller has to let go of
     WorkId id = 0;                      // kAbsent: of the new fetch, when there is one
   };
-  /// Without `new_fetch`: kAbsent is not counted, since the caller asks again with a fetch or calls count_miss().
-  /// With it: registers the fetch when the key is absent and answers kAbsent, meaning that the caller has to start it.
+  /// Without `new_fetch`: looks at memory alone. kAbsent is not counted, since the caller asks again with a fetch or calls
+  /// count_miss() or count_resident_hit(). With it: joins the fetch that is under way, or registers the new one and
+  /// answers kAbsent, meaning that the caller has to start it.
   [[nodiscard]] Found find(const ChunkKey& key, std::span<const TokenId> tokens,
                            const std::shared_ptr<FetchState>& new_fetch);
+  /// The same on nobody's behalf: counts no look-up, drops nothing. Without `new_fetch` it registers none, and the id of
+  /// kAbsent is 0.
+  [[nodiscard]] Found begin_prefetch(const ChunkKey& key, std::span<const TokenId> tokens,
+                                     const std::shared_ptr<FetchState>& new_fetch);
   void count_miss(std::int64_t num_tokens);
+  void count_resident_hit(const Chunk& chunk);
+  /// Findable in memory under this key; null when there is none.
+  [[nodiscard]] StoredChunkPtr peek(const ChunkKey& key) const;
   [[nodiscard]] bool contains(const ChunkKey& key) const;
 
   // Inserting.
@@ -112,6 +125,8 @@ class StoreIndex {
   void make_findable(const ChunkKey& key, Slot& slot, const StoredChunkPtr& chunk) PIKV_REQUIRES(mutex_);
   [[nodiscard]] StoredChunkPtr take_chunk(const ChunkKey& key, Slot& slot) PIKV_REQUIRES(mutex_);
   [[nodiscard]] StoredChunkPtr fence(const ChunkKey& key, Slot& slot) PIKV_REQUIRES(mutex_);
+  [[nodiscard]] WorkId register_fetch(Slot& slot, const std::shared_ptr<FetchState>& fetch, std::int64_t num_lookups)
+      PIKV_REQUIRES(mutex_);
   void count_hits(std::int64_t num_lookups, const Chunk& chunk) PIKV_REQUIRES(mutex_);
   void end_fetch_as_miss(Slot& slot) PIKV_REQUIRES(mutex_);
   void reset_fetch(Slot& slot) PIKV_REQUIRES(mutex_);

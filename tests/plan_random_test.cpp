@@ -65,10 +65,12 @@ class RandomDrafts {
     const std::int64_t chunk_begin = between(0, begin);
     const std::int64_t chunk_end = between(end, num_rows);
     const bool exact = (exact_so_far || rarely()) && kind != 3;
+    const bool lossy_prefix = kind == 1 && (!exact || between(0, 3) == 0);
     PlanPiece result =
-        exact && kind == 1 ? prefix(begin, end) : chunk(begin, end, begin - chunk_begin, chunk_end - chunk_begin);
+        kind == 1 ? prefix(begin, end) : chunk(begin, end, begin - chunk_begin, chunk_end - chunk_begin);
+    if (lossy_prefix) result.provenance = Provenance::kApproximate;
     if (exact && kind == 2) result.provenance = Provenance::kExactSegment;
-    if (result.provenance == Provenance::kApproximate) {
+    if (result.provenance == Provenance::kApproximate && !lossy_prefix) {
       result.first_position = static_cast<pikv::Position>(between(0, 40 - (end - begin)));
     }
     const auto off_by = [this] { return rarely() ? between(-2, 2) : 0; };

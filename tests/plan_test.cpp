@@ -130,8 +130,16 @@ const BadCase kBadCases[] = {
      "piece 5: provenance"},
     {"prefix called a segment", [](PlanDraft& d) { d.pieces[0].provenance = Provenance::kExactSegment; },
      "piece 0: provenance: exact segment does not fit"},
-    {"prefix called approximate", [](PlanDraft& d) { d.pieces[0].provenance = Provenance::kApproximate; },
-     "piece 0: provenance"},
+    {"approximate prefix before an exact chunk", [](PlanDraft& d) { d.pieces[0].provenance = Provenance::kApproximate; },
+     "piece 1: provenance: exact rows behind approximate ones"},
+    {"approximate prefix out of place",
+     [](PlanDraft& d) {
+       for (PlanPiece& piece : d.pieces) {
+         if (piece.cached()) piece.provenance = Provenance::kApproximate;
+       }
+       d.pieces[0].first_position = 1;
+     },
+     "piece 0: first_position: an exact prefix that is not anchored in place"},
     {"chunk called prefix", [](PlanDraft& d) { d.pieces[1].provenance = Provenance::kExactPrefix; },
      "piece 1: provenance: exact prefix does not fit"},
     {"chunk called fresh", [](PlanDraft& d) { d.pieces[3].provenance = Provenance::kFresh; }, "piece 3: provenance"},
@@ -316,6 +324,34 @@ TEST_CASE("plan: without() computes pieces instead and says why") {
   const Result<CompositionPlan> same = plan->without({}, {});
   REQUIRE(same.ok());
   CHECK(test_support::difference(*same, good_draft()) == "");
+}
+
+TEST_CASE("plan: with_approximate() takes exactness from pieces and from all behind them") {
+  const Result<CompositionPlan> plan = good_draft().create();
+  REQUIRE(plan.ok());
+  REQUIRE(plan->exact_rows() == 10);
+  PlanDraft from_chunk = good_draft();
+  from_chunk.pieces[1].provenance = Provenance::kApproximate;
+  PlanDraft from_prefix = from_chunk;
+  from_prefix.pieces[0].provenance = Provenance::kApproximate;
+
+  const Result<CompositionPlan> second = plan->with_approximate(std::vector<std::size_t>{1});
+  REQUIRE_MESSAGE(second.ok(), message_of(second));
+  CHECK(test_support::difference(*second, from_chunk) == "");
+  CHECK(second->exact_rows() == 4);
+  const Result<CompositionPlan> first = plan->with_approximate(std::vector<std::size_t>{4, 0});
+  REQUIRE_MESSAGE(first.ok(), message_of(first));
+  CHECK(test_support::difference(*first, from_prefix) == "");
+  CHECK(first->exact_rows() == 0);
+  CHECK(first->provenance(0) == Provenance::kApproximate);
+  CHECK(first->pieces()[0].source == PlanPiece::Source::kExactPrefix);
+  for (const std::vector<std::size_t>& nothing : {std::vector<std::size_t>{}, std::vector<std::size_t>{3, 3}}) {
+    const Result<CompositionPlan> same = plan->with_approximate(nothing);
+    REQUIRE(same.ok());
+    CHECK(test_support::difference(*same, good_draft()) == "");
+  }
+  check_refused(plan->with_approximate(std::vector<std::size_t>{2}), "piece 2: source: is computed");
+  check_refused(plan->with_approximate(std::vector<std::size_t>{6}), "piece 6: index: there is no such piece");
 }
 
 TEST_CASE("plan: without() refuses what it cannot take away") {

@@ -20,6 +20,7 @@
 #include "pikv/geometry.hpp"
 #include "pikv/memory.hpp"
 #include "pikv/rope.hpp"
+#include "pikv/slab.hpp"
 #include "pikv/status.hpp"
 #include "pikv/types.hpp"
 
@@ -51,18 +52,20 @@ class PositionMap {
   bool is_per_token_;
 };
 
-/// One contiguous stretch of tokens to move. Both slot maps have the same number of tokens. No two tokens of a transfer
-/// share a target slot, and no source element is a target element of the same transfer.
+/// One contiguous stretch of tokens to move, out of a view or out of a chunk's slab. Both slot maps have the same number
+/// of tokens. No two tokens of a transfer share a target slot, and no source element is a target element of the same
+/// transfer.
 struct KvRun {
-  ConstKvView source;
+  ConstKvView source;    ///< not used when a slab is given
+  ConstSlabView slab{};  ///< in any format; its slots are the chunk's tokens. Its data null: none. Only to re-anchor.
   SlotMap source_slots = SlotMap::consecutive(0, 0);
   SlotMap target_slots = SlotMap::consecutive(0, 0);  ///< tokens at kSkipSlot are left out
   PositionMap positions = PositionMap::consecutive(0);
 };
 
-/// Many runs into one target, for layers [layer_begin, layer_end). The transfer and its `runs` are read before the
-/// call returns; what views, slot maps, position maps and the table point to must stay alive until the stream has passed
-/// the call.
+/// Many runs into one target, for layers [layer_begin, layer_end). The transfer, its `runs` and arrays of bases per
+/// layer are read before the call returns; what else views, slot maps, position maps and the table point to must stay
+/// alive until the stream has passed the call.
 struct KvTransfer {
   KvGeometry geometry;  ///< its dtype is not used: source and target views name their own
   std::span<const KvRun> runs;
@@ -72,10 +75,31 @@ struct KvTransfer {
   std::int32_t layer_end = 0;
 };
 
+/// One chunk, or some of its layers, to bring into a stored format. Slots of the slab are its tokens; `source_slots` has
+/// one for each, none of them skipped. What must stay alive until when is as for a KvTransfer.
+struct SlabEncode {
+  KvGeometry geometry;  ///< of the slab
+  ConstKvView source;
+  SlotMap source_slots = SlotMap::consecutive(0, 0);
+  PositionMap positions = PositionMap::consecutive(0);
+  RopeTableView rope;  ///< half_dim 0: the source's keys are semantic; else they stand at `positions`, and are turned back
+  SlabView target;     ///< every byte that a decoder reads is written; scales are found over all T tokens
+  std::int32_t layer_begin = 0;
+  std::int32_t layer_end = 0;
+};
+
 /// A point in a stream's work that others can wait for. Made by the backend that uses it.
 class Event {
  public:
   virtual ~Event() = default;
+};
+
+/// A stream of the backend's own, for work beside the engine's. Destroying it waits for nothing: work queued on it still
+/// runs.
+class Stream {
+ public:
+  virtual ~Stream() = default;
+  [[nodiscard]] virtual StreamRef ref() const noexcept = 0;
 };
 
 struct BackendCaps {
@@ -101,10 +125,16 @@ class Backend {
   /// Rotated keys and values of the runs' sources to the target, keys turned back by R(-position).
   [[nodiscard]] virtual Status unanchor_async(const KvTransfer& transfer, StreamRef stream) = 0;
 
-  /// `size_bytes` bytes from `source` to `target`, which must not overlap.
+  /// Keys and values into a chunk's slab, in its format: exactly the operations of pikv/detail/quantize.hpp. kPlain is
+  /// encoded as reanchor_async() without a table, or unanchor_async() with one, moves.
+  [[nodiscard]] virtual Status encode_async(const SlabEncode& encode, StreamRef stream) = 0;
+
+  /// `size_bytes` bytes from `source` to `target`, which must not overlap. Each may lie in any memory space that the
+  /// backend can reach.
   [[nodiscard]] virtual Status copy_async(void* target, const void* source, std::size_t size_bytes,
                                           StreamRef stream) = 0;
 
+  [[nodiscard]] virtual Result<std::unique_ptr<Stream>> create_stream() = 0;
   [[nodiscard]] virtual Result<std::unique_ptr<Event>> create_event() = 0;
   [[nodiscard]] virtual Status record(Event& event, StreamRef stream) = 0;
   /// Work queued on `stream` from now on starts after `event`.
@@ -119,6 +149,12 @@ class Backend {
 /// in caps.space or in pinned host memory. The message names the field, and of arrays the entry. Backends call it
 /// first.
 [[nodiscard]] PIKV_API Status validate(const KvTransfer& transfer, const BackendCaps& caps);
+[[nodiscard]] PIKV_API Status validate(const SlabEncode& encode, const BackendCaps& caps);
+
+/// A copy of `table` in the backend's memory space, which is where kernels read it; the table itself where that is host
+/// memory. Returns once it is there. `memory` must outlive all copies of the result; errors are its own and those of
+/// copy_async().
+[[nodiscard]] PIKV_API Result<RopeTable> copy_table(const RopeTable& table, Backend& backend, MemoryResource& memory);
 
 struct CpuBackendOptions {
   std::int32_t num_threads = 0;  ///< 0 or less: all cores. The calling thread works too.

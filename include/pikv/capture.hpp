@@ -40,15 +40,17 @@ struct CapturedChunk {
 /// and backend.
 class Capture {
  public:
-  /// Errors: kInvalidArgument naming the item; those of Store::begin_insert().
-  [[nodiscard]] static PIKV_API Result<Capture> begin(Store& store, Backend& backend,
-                                                      std::span<const CaptureItem> items);
+  /// stream: on which slabs are allocated, and on which the layers will be taken (Store::begin_insert()). Errors:
+  /// kInvalidArgument naming the item; those of Store::begin_insert().
+  [[nodiscard]] static PIKV_API Result<Capture> begin(Store& store, Backend& backend, std::span<const CaptureItem> items,
+                                                      StreamRef stream = StreamRef::legacy_default());
 
   /// True when every item is stored already or declined: no layer has to be taken.
   [[nodiscard]] PIKV_API bool nothing_to_take() const noexcept;
 
   /// Queues copying one layer of semantic keys and values from `source`, a view of that one layer: its layer strides
-  /// and per-layer bases are not used. Each layer once, in any order. Rounds to the store's dtype, to nearest even.
+  /// and per-layer bases are not used. Each layer once, in any order. Rounds to the store's dtype, to nearest even,
+  /// or encodes as the store's encoding says.
   [[nodiscard]] PIKV_API Status take_layer_async(std::int32_t layer, const ConstKvView& source, StreamRef stream);
 
   /// The same from an engine's cache of rotated keys, which are turned back; `source` is the cache with all its layers.
@@ -67,6 +69,8 @@ class Capture {
   Capture(Backend& backend, const KvGeometry& geometry, std::vector<Entry> entries);
   [[nodiscard]] Status take(std::int32_t layer, const ConstKvView& source, const RopeTableView& rope, bool rotated,
                             StreamRef stream);
+  [[nodiscard]] Status encode(Entry& entry, std::int32_t layer, const ConstKvView& source, const RopeTableView& rope,
+                              bool rotated, StreamRef stream);
 
   Backend* backend_;
   KvGeometry geometry_;

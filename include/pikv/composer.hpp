@@ -8,7 +8,8 @@
 //   }
 //
 // The longest exact prefix comes first, then position-free chunks, then tokens to compute. A chunk that is lost between
-// look-up and load turns into tokens to compute, with the reason in the plan.
+// look-up and load turns into tokens to compute, with the reason in the plan. A chunk stored in fewer bits than it was
+// computed in (SlabFormat) never gives exact rows, wherever it stands.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +23,9 @@
 #include "pikv/store.hpp"
 
 namespace pikv {
+namespace detail {
+struct CompositionAccess;
+}  // namespace detail
 inline namespace v0 {
 
 struct ComposerOptions {
@@ -58,6 +62,7 @@ class Composition {
 
  private:
   friend class Composer;
+  friend struct detail::CompositionAccess;
   Composition(CompositionPlan plan, std::vector<ChunkHandle> chunks, const KvGeometry& geometry, Backend& backend,
               RopeTable table)
       : plan_(std::move(plan)),
@@ -90,7 +95,8 @@ class Composer {
   /// recipe is not position-free or whose anchor leaves the table.
   [[nodiscard]] PIKV_API Result<PlannedPrompt> plan(const Prompt& prompt) const;
 
-  /// Waits for fetches and pins every chunk; what is lost becomes rows to compute.
+  /// Waits for fetches and pins every chunk; what is lost becomes rows to compute, and what turns up in a lossy format
+  /// though it was planned as exact becomes approximate, with all exact pieces behind it.
   [[nodiscard]] PIKV_API Result<Composition> load(PlannedPrompt planned) const;
 
   /// plan(), then load().

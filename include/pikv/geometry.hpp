@@ -130,16 +130,31 @@ class SlotMap {
   Kind kind_;
 };
 
+/// What the elements of an fp8 cache are to be multiplied by: value = element * scale, one scale for each layer and
+/// head, each layer, or all. Read where the view lies, when the work runs.
+struct KvScales {
+  const float* k = nullptr;       ///< scale of layer l and head h of keys at [l * layer_stride + h * head_stride];
+                                  ///< null: 1
+  const float* v = nullptr;       ///< likewise of values
+  std::int64_t layer_stride = 0;  ///< in elements; 0: all layers share theirs
+  std::int64_t head_stride = 0;   ///< in elements; 0: all heads share theirs
+
+  friend constexpr bool operator==(const KvScales&, const KvScales&) = default;
+};
+
 /// A KV cache in memory: a layout and its bases. Owns nothing. `Byte` is std::byte, const for views that only read.
 template <class Byte>
 struct BasicKvView {
   KvLayout layout;
   Byte* k_base = nullptr;  ///< element (layer 0, slot 0, head 0, 0) of K; null when k_layers is given
   Byte* v_base = nullptr;
-  Byte* const* k_layers = nullptr;  ///< [L] one base per layer, for engines that allocate layers apart; else null
-  Byte* const* v_layers = nullptr;  ///< [L]
+  /// [L] one base per layer, for engines that allocate layers apart; else null. The array itself lies in host memory
+  /// whatever the space of the view, and is read before a call returns.
+  Byte* const* k_layers = nullptr;
+  Byte* const* v_layers = nullptr;  ///< [L], likewise
   std::int64_t num_slots = 0;       ///< slots beyond this are refused
   MemorySpace space = MemorySpace::kHost;
+  KvScales scales{};  ///< of kFloat8E4M3; not read for other types
 
   [[nodiscard]] PIKV_HOST_DEVICE constexpr Byte* k_layer(std::int32_t layer) const noexcept {
     return k_layers != nullptr ? k_layers[layer] : k_base + layer * layout.k.layer * dtype_bytes(layout.dtype);
@@ -152,14 +167,15 @@ using KvView = BasicKvView<std::byte>;
 using ConstKvView = BasicKvView<const std::byte>;
 
 [[nodiscard]] constexpr ConstKvView as_const(const KvView& view) noexcept {
-  return ConstKvView{view.layout, view.k_base, view.v_base, view.k_layers, view.v_layers, view.num_slots, view.space};
+  return ConstKvView{view.layout,   view.k_base,    view.v_base, view.k_layers,
+                     view.v_layers, view.num_slots, view.space,  view.scales};
 }
 
 /// Refuses a layout whose page size is not positive, whose strides are negative or zero along an axis longer than 1,
 /// or whose largest offset for `num_slots` slots overflows 63 bits of bytes; axes that do not nest (each stride must
 /// reach past all that the smaller strides cover), because then two elements could share an address; a view without
 /// bases or with one that is not a multiple of its element size; and K and V that are laid out alike and share an
-/// address. Bases per layer are read only where the view lies in host memory.
+/// address.
 [[nodiscard]] PIKV_API Status validate(const KvLayout& layout, const KvGeometry& geometry, std::int64_t num_slots);
 [[nodiscard]] PIKV_API Status validate(const ConstKvView& view, const KvGeometry& geometry);
 

@@ -31,7 +31,7 @@ inline namespace v0 {
 enum class Provenance : std::uint8_t {
   kExactPrefix,   ///< stored from this very context: equal
   kExactSegment,  ///< stored from a context that happens to be this one (a chunk alone at the start): equal
-  kApproximate,   ///< encoded without the text that now stands before it
+  kApproximate,   ///< encoded without the text that now stands before it, or stored in a lossy format
   kRepaired,      ///< reused, but this row is recomputed with full attention
   kFresh,         ///< computed by the engine
 };
@@ -109,7 +109,7 @@ struct PlanStats {
   std::int64_t approximate_tokens = 0;  ///< reused, not repaired
   std::int64_t repaired_tokens = 0;
   std::int64_t fresh_tokens = 0;
-  std::int64_t bytes_to_move = 0;  ///< K and V read from the store, in its dtype
+  std::int64_t bytes_to_move = 0;  ///< K and V of reused rows in the geometry's dtype, however they are encoded
 
   [[nodiscard]] std::int64_t reused_tokens() const noexcept {
     return exact_prefix_tokens + exact_segment_tokens + approximate_tokens;
@@ -119,8 +119,9 @@ struct PlanStats {
 
 /// What will happen to each row of a prompt. Invariants, all checked by create(): pieces cover [0, num_rows()) without
 /// gap or overlap; a cached piece lies inside its chunk, the whole of which fits the prompt around it, and its
-/// positions inside the table; exact rows stand behind exact rows only; an exact piece is anchored in place; the last
-/// row is computed, since the engine needs its output.
+/// positions inside the table; exact rows stand behind exact rows only; a piece that is exact, or of the exact prefix, is
+/// anchored in place; the last row is computed, since the engine needs its output. A piece of the exact prefix has
+/// provenance kExactPrefix, or kApproximate when its chunk is stored in a lossy format; such pieces may follow one another.
 class CompositionPlan {
  public:
   /// max_positions: of the table that will turn the keys. repaired_rows: rows of approximate pieces to recompute,
@@ -146,6 +147,9 @@ class CompositionPlan {
   /// kInvalidArgument for an index that is out of range, named twice or not cached.
   [[nodiscard]] PIKV_API Result<CompositionPlan> without(std::span<const std::size_t> piece_indices,
                                                          std::span<const MissReason> reasons) const;
+  /// This plan with pieces [piece_indices] approximate, and with them every exact piece behind the first of them. What is
+  /// approximate already stays so. kInvalidArgument for an index that is out of range or not cached.
+  [[nodiscard]] PIKV_API Result<CompositionPlan> with_approximate(std::span<const std::size_t> piece_indices) const;
   /// This plan with `rows` of its approximate pieces recomputed, replacing earlier repaired rows.
   [[nodiscard]] PIKV_API Result<CompositionPlan> with_repaired_rows(std::vector<std::int32_t> rows) const;
 

@@ -143,15 +143,24 @@ class RopeTable {
                                                         std::int32_t rotary_dim, Pairing pairing,
                                                         double magnitude = 1.0);
 
+  /// The same table with its values elsewhere. values: [num_positions][2][r/2] fp32 as in view(), in any memory space,
+  /// kept alive by `owner` as long as a copy of the result lives.
+  [[nodiscard]] RopeTable with_values(std::shared_ptr<const void> owner, const float* values) const {
+    RopeTable moved = *this;
+    moved.values_ = std::move(owner);
+    moved.view_.values = values;
+    return moved;
+  }
+
   [[nodiscard]] RopeTableView view() const noexcept { return view_; }
   [[nodiscard]] std::int32_t num_positions() const noexcept { return view_.num_positions; }
   [[nodiscard]] double magnitude() const noexcept { return magnitude_; }
 
  private:
-  RopeTable(std::shared_ptr<const std::vector<float>> values, RopeTableView view, double magnitude)
+  RopeTable(std::shared_ptr<const void> values, RopeTableView view, double magnitude)
       : values_(std::move(values)), view_(view), magnitude_(magnitude) {}
 
-  std::shared_ptr<const std::vector<float>> values_;
+  std::shared_ptr<const void> values_;
   RopeTableView view_;
   double magnitude_;
 };

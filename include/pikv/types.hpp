@@ -23,10 +23,15 @@ using Slot = std::int64_t;
 /// A token with this slot is not written (vLLM's -1 convention).
 inline constexpr Slot kSkipSlot = -1;
 
-enum class DType : std::uint8_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
+enum class DType : std::uint8_t {
+  kFloat32 = 0,
+  kFloat16 = 1,
+  kBFloat16 = 2,
+  kFloat8E4M3 = 3,  ///< of engines' caches, with scales (KvScales); never of a geometry
+};
 
 [[nodiscard]] PIKV_HOST_DEVICE constexpr std::int64_t dtype_bytes(DType dtype) noexcept {
-  return dtype == DType::kFloat32 ? 4 : 2;
+  return dtype == DType::kFloat32 ? 4 : dtype == DType::kFloat8E4M3 ? 1 : 2;
 }
 
 [[nodiscard]] constexpr const char* dtype_name(DType dtype) noexcept {
@@ -37,6 +42,8 @@ enum class DType : std::uint8_t { kFloat32 = 0, kFloat16 = 1, kBFloat16 = 2 };
       return "float16";
     case DType::kBFloat16:
       return "bfloat16";
+    case DType::kFloat8E4M3:
+      return "float8_e4m3";
   }
   return "unknown";
 }

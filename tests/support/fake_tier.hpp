@@ -94,7 +94,8 @@ class FakeTier final : public pikv::Tier {
     Stored stored{chunk->recipe(),
                   {chunk->tokens().begin(), chunk->tokens().end()},
                   chunk->geometry(),
-                  {chunk->slab().begin(), chunk->slab().end()}};
+                  {chunk->slab().begin(), chunk->slab().end()},
+                  chunk->encoding()};
     const std::lock_guard lock(mutex_);
     stored_.insert_or_assign(chunk->key(), std::move(stored));
     return {};
@@ -132,6 +133,7 @@ class FakeTier final : public pikv::Tier {
     std::vector<pikv::TokenId> tokens;
     pikv::KvGeometry geometry;
     std::vector<std::byte> slab;
+    pikv::SlabEncoding encoding;
   };
 
   class Fetch final : public pikv::TierFetch {
@@ -196,7 +198,7 @@ class FakeTier final : public pikv::Tier {
     pikv::ChunkKey told = key;
     if (now == Fault::kWrongKey) told.bytes[31] ^= std::byte{1};
     return std::optional<pikv::Chunk>(
-        pikv::Chunk(told, copy->recipe, std::move(copy->tokens), copy->geometry, std::move(*slab)));
+        pikv::Chunk(told, copy->recipe, std::move(copy->tokens), copy->geometry, std::move(*slab), copy->encoding));
   }
 
   mutable std::mutex mutex_;

@@ -76,6 +76,8 @@ std::uint32_t encode(pikv::DType dtype, float value) {
       return pikv::detail::float_to_float16(value);
     case pikv::DType::kBFloat16:
       return pikv::detail::float_to_bfloat16(value);
+    case pikv::DType::kFloat8E4M3:
+      break;
   }
   throw std::invalid_argument("encode: no such dtype");
 }
@@ -88,6 +90,8 @@ float decode(pikv::DType dtype, std::uint32_t bits) {
       return pikv::detail::float16_to_float(static_cast<std::uint16_t>(bits));
     case pikv::DType::kBFloat16:
       return pikv::detail::bfloat16_to_float(static_cast<std::uint16_t>(bits));
+    case pikv::DType::kFloat8E4M3:
+      break;
   }
   throw std::invalid_argument("decode: no such dtype");
 }

@@ -24,6 +24,8 @@ Format format_of(pikv::DType dtype) {
       return {2, 10, 5};
     case pikv::DType::kBFloat16:
       return {2, 7, 8};
+    case pikv::DType::kFloat8E4M3:
+      return {1, 3, 4};
   }
   return {0, 0, 0};
 }
@@ -54,7 +56,10 @@ double oracle_decode(const std::byte* data, pikv::DType dtype) {
   const bool negative = (bits >> (format.significand_bits + format.exponent_bits)) != 0;
   const std::int32_t bias = static_cast<std::int32_t>(max_exponent / 2);
   double magnitude = 0;
-  if (exponent == max_exponent) {
+  const bool has_infinities = dtype != pikv::DType::kFloat8E4M3;
+  if (!has_infinities && exponent == max_exponent && significand == 7) {
+    magnitude = NAN;
+  } else if (has_infinities && exponent == max_exponent) {
     magnitude = significand != 0 ? NAN : HUGE_VAL;
   } else if (exponent == 0) {
     magnitude = std::ldexp(significand, 1 - bias - format.significand_bits);

@@ -21,7 +21,9 @@ std::string broken_rule_of_row(const PlanDraft& draft, const PlanPiece& piece, W
     case PlanPiece::Source::kCompute:
       return piece.provenance == Provenance::kFresh ? "" : "computed, but not fresh";
     case PlanPiece::Source::kExactPrefix:
-      if (piece.provenance != Provenance::kExactPrefix) return "prefix of another provenance";
+      if (piece.provenance != Provenance::kExactPrefix && piece.provenance != Provenance::kApproximate) {
+        return "prefix of another provenance";
+      }
       break;
     case PlanPiece::Source::kChunk:
       if (piece.provenance != Provenance::kExactSegment && piece.provenance != Provenance::kApproximate) {
@@ -36,6 +38,7 @@ std::string broken_rule_of_row(const PlanDraft& draft, const PlanPiece& piece, W
   if (row - token < 0 || row - token + piece.chunk_num_tokens > num_rows) return "its chunk leaves the prompt";
   const Wide position = Wide{piece.first_position} + (row - piece.row_begin);
   if (position < 0 || position >= draft.max_positions) return "outside the table";
+  if (piece.source == PlanPiece::Source::kExactPrefix && position != row) return "prefix, but not in place";
   if (piece.provenance != Provenance::kApproximate) {
     if (approximate_before) return "exact behind approximate";
     if (position != row) return "exact, but not in place";

@@ -1,0 +1,118 @@
+// What the GPU benchmarks share: a device or a loud skip, memory, timing by events, medians.
+#pragma once
+
+#include <benchmark/benchmark.h>
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "pikv/cuda.hpp"
+
+namespace pikv_bench {
+
+/// A failure ends the program: numbers measured after one would mean nothing.
+inline void check(cudaError_t error, const char* what) {
+  if (error == cudaSuccess) return;
+  std::fprintf(stderr, "%s: %s\n", what, cudaGetErrorString(error));
+  std::exit(1);
+}
+inline void check(const pikv::Status& status, const char* what) {
+  if (status.ok()) return;
+  std::fprintf(stderr, "%s: %s\n", what, status.to_string().c_str());
+  std::exit(1);
+}
+
+/// Device memory filled with random bits that are finite normal numbers in every 16-bit type, and any code in 8 bits.
+class DeviceArray {
+ public:
+  explicit DeviceArray(std::size_t size_bytes) : size_bytes_(size_bytes) {
+    check(cudaMalloc(&data_, size_bytes), "cudaMalloc");
+    std::vector<std::uint16_t> noise(std::size_t{1} << 20);
+    std::uint32_t state = 12345;
+    for (std::uint16_t& bits : noise) {
+      state = state * 1664525U + 1013904223U;
+      bits = static_cast<std::uint16_t>((state >> 16 & 0x83FFU) | 0x3C00U);  // +-1 to 2 in fp16; small in bf16
+    }
+    const std::size_t piece = noise.size() * 2;
+    for (std::size_t at = 0; at < size_bytes; at += piece) {
+      check(cudaMemcpy(static_cast<std::byte*>(data_) + at, noise.data(), std::min(piece, size_bytes - at),
+                       cudaMemcpyHostToDevice),
+            "cudaMemcpy");
+    }
+  }
+  ~DeviceArray() { (void)cudaFree(data_); }
+  DeviceArray(const DeviceArray&) = delete;
+  DeviceArray& operator=(const DeviceArray&) = delete;
+  [[nodiscard]] std::byte* data() const { return static_cast<std::byte*>(data_); }
+  [[nodiscard]] std::size_t size_bytes() const { return size_bytes_; }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t size_bytes_;
+};
+
+/// A stream and the time between two points on it.
+class Stopwatch {
+ public:
+  Stopwatch() {
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+    check(cudaEventCreate(&begin_), "cudaEventCreate");
+    check(cudaEventCreate(&end_), "cudaEventCreate");
+  }
+  ~Stopwatch() {
+    (void)cudaEventDestroy(begin_);
+    (void)cudaEventDestroy(end_);
+    (void)cudaStreamDestroy(stream_);
+  }
+  Stopwatch(const Stopwatch&) = delete;
+  Stopwatch& operator=(const Stopwatch&) = delete;
+  [[nodiscard]] cudaStream_t stream() const { return stream_; }
+
+  /// Seconds that what `work` queues takes on the device.
+  template <class Work>
+  [[nodiscard]] double seconds(const Work& work) {
+    check(cudaEventRecord(begin_, stream_), "cudaEventRecord");
+    work();
+    check(cudaEventRecord(end_, stream_), "cudaEventRecord");
+    check(cudaEventSynchronize(end_), "cudaEventSynchronize");
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, begin_, end_), "cudaEventElapsedTime");
+    return milliseconds * 1e-3;
+  }
+
+ private:
+  cudaStream_t stream_ = nullptr;
+  cudaEvent_t begin_ = nullptr;
+  cudaEvent_t end_ = nullptr;
+};
+
+[[nodiscard]] inline double median(std::vector<double> samples) {
+  if (samples.empty()) return 0;
+  std::nth_element(samples.begin(), samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2), samples.end());
+  return samples[samples.size() / 2];
+}
+
+/// main() of a GPU benchmark: `register_all` runs once there is a device.
+inline int run_gpu_benchmarks(int argc, char** argv, const std::function<void(pikv::Backend&)>& register_all) {
+  pikv::Result<std::unique_ptr<pikv::Backend>> backend = pikv::make_cuda_backend();
+  if (!backend.ok()) {
+    std::printf("SKIPPED, nothing was measured: %s\n", backend.status().to_string().c_str());
+    return 0;
+  }
+  cudaDeviceProp properties{};
+  check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
+  benchmark::AddCustomContext("gpu", properties.name);
+  register_all(**backend);
+  benchmark::Initialize(&argc, argv);
+  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
+  benchmark::RunSpecifiedBenchmarks();
+  benchmark::Shutdown();
+  return 0;
+}
+
+}  // namespace pikv_bench

@@ -1,0 +1,54 @@
+// The CUDA backend: what pikv does on NVIDIA GPUs, and the bridge from CUDA's streams to pikv's.
+//
+// This is the only header that names a CUDA type, and it needs no CUDA toolkit to compile.
+//
+//   pikv::Result<std::unique_ptr<pikv::Backend>> backend = pikv::make_cuda_backend();
+//   if (!backend.ok()) backend = pikv::make_cpu_backend();   // the status says why
+//   PIKV_TRY((*backend)->reanchor_async(transfer, pikv::cuda_stream(stream)));
+//
+// Transfers are kernel launches on the caller's stream and nothing else: no allocation, no synchronisation, so that they
+// can be captured in a CUDA graph. A graph replays the views, slot maps and positions it was captured with; what slot and
+// position arrays hold may change between replays.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+
+#include "pikv/backend.hpp"
+#include "pikv/memory.hpp"
+#include "pikv/status.hpp"
+#include "pikv/types.hpp"
+
+struct CUstream_st;  // CUDA's own name for what cudaStream_t and CUstream point to
+
+namespace pikv {
+inline namespace v0 {
+
+/// stream: null is CUDA's legacy default stream.
+[[nodiscard]] inline StreamRef cuda_stream(CUstream_st* stream) noexcept { return StreamRef::from_handle(stream); }
+
+struct CudaBackendOptions {
+  int device = 0;  ///< CUDA ordinal
+};
+
+/// A backend for one GPU of compute capability 9.0 or above. Its memory_resource() is stream-ordered device memory
+/// (cuda_device_memory). Calls select the device on the calling thread and put back what was selected.
+///
+/// What kernels read on the device cannot be checked on the host: a slot or a position out of range leaves the token
+/// unwritten, and the next call that returns a Status, on any stream, says kInvalidArgument once.
+///
+/// Errors: kUnavailable when there is no driver or no such device, kUnsupported for a device that is too old and in a
+/// build without CUDA; the message says which.
+[[nodiscard]] PIKV_API Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaBackendOptions& options = {});
+
+/// Device memory from a pool of its own (cudaMallocAsync): memory goes back to the pool in stream order and to the
+/// driver when the resource is destroyed. Destroy it after everything that was allocated from it.
+[[nodiscard]] PIKV_API Result<std::unique_ptr<MemoryResource>> make_cuda_device_memory(int device = 0);
+
+/// Page-locked host memory, which the GPU's copy engines read at full speed. Taken from the driver in pieces of at
+/// least `block_bytes` and kept for reuse until the resource is destroyed, since locking pages is slow.
+[[nodiscard]] PIKV_API Result<std::unique_ptr<MemoryResource>> make_cuda_pinned_memory(
+    std::size_t block_bytes = std::size_t{64} << 20);
+
+}  // namespace v0
+}  // namespace pikv

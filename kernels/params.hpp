@@ -1,0 +1,155 @@
+// What the re-anchor and encode kernels are told: plain structs that travel by value as kernel parameters, so that a
+// launch needs no device allocation and can be captured in a graph. No CUDA here: host code and tests build them.
+//
+// Strides are in bytes. Pointers are to device memory, or to page-locked host memory, unless said otherwise.
+#pragma once
+
+#ifndef PIKV_TUNE_T4
+#define PIKV_TUNE_T4 4
+#endif
+#ifndef PIKV_TUNE_T8
+#define PIKV_TUNE_T8 2
+#endif
+#ifndef PIKV_TUNE_F8
+#define PIKV_TUNE_F8 2
+#endif
+#ifndef PIKV_TUNE_16
+#define PIKV_TUNE_16 1
+#endif
+#include <cstddef>
+#include <cstdint>
+
+#include "pikv/backend.hpp"
+#include "pikv/geometry.hpp"
+#include "pikv/slab.hpp"
+#include "pikv/types.hpp"
+
+namespace pikv::kernels {
+
+/// How the elements of a source are read. The first four are those of DType, in its order.
+enum class SourceKind : std::uint8_t { kFloat32, kFloat16, kBFloat16, kFloat8E4M3, kInt8, kInt4 };
+inline constexpr int kNumSourceKinds = 6;
+
+/// Keys or values, all layers: element (layer, slot, head, d) begins at
+/// base + layer * layer_bytes + slot / page_size * page_bytes + slot % page_size * token_bytes + head * head_bytes
+///      + d * dim_bytes. kInt4: two channels share a byte, and dim_bytes is not used.
+struct Plane {
+  const std::byte* base = nullptr;  ///< not null
+  std::int64_t layer_bytes = 0;
+  std::int64_t page_bytes = 0;
+  std::int64_t token_bytes = 0;
+  std::int64_t head_bytes = 0;
+  std::int64_t dim_bytes = 0;
+};
+
+/// What turns codes into numbers, for the keys or the values of one source.
+struct Decoding {
+  /// kFloat8E4M3: fp32, null: 1. kInt8: fp16. kInt4: {scale, minimum}, two fp16. Else null.
+  const std::byte* scales = nullptr;
+  std::int64_t layer_bytes = 0;      ///< of `scales`
+  std::int64_t head_bytes = 0;       ///< kFloat8E4M3: of `scales`. Other kinds are laid out as SlabSections says.
+  const std::byte* sinks = nullptr;  ///< kInt4: [min(4, T)][H][D] bf16, `sink_layer_bytes` from layer to layer
+  std::int64_t sink_layer_bytes = 0;
+};
+
+/// One run of a transfer.
+struct Run {
+  Plane k;
+  Plane v;
+  Decoding k_decoding;
+  Decoding v_decoding;
+  const float* key_bias = nullptr;  ///< [L][H][D], added to decoded keys; null: none
+  SlotMap source_slots = SlotMap::consecutive(0, 0);
+  SlotMap target_slots = SlotMap::consecutive(0, 0);
+  PositionMap positions = PositionMap::consecutive(0);
+  std::int64_t num_slots = 0;  ///< of the source
+  std::int32_t page_size = 1;    ///< of the source
+  std::int32_t first_block = 0;  ///< thread blocks of the runs before this one
+};
+
+/// Bounds of one launch. Longer transfers are several launches; a launch carries its runs in its parameters, of which
+/// CUDA takes 32,764 bytes.
+inline constexpr int kMaxRuns = 32;
+inline constexpr int kMaxLayers = 128;
+
+/// Which planes a launch moves.
+enum : std::uint8_t { kKeys = 1, kValues = 2 };
+
+struct TargetParams {
+  std::byte* k_layers[kMaxLayers];  ///< base of each layer of the launch, from layer_begin on
+  std::byte* v_layers[kMaxLayers];
+  Plane k;  ///< `base` and `layer_bytes` are not used
+  Plane v;
+  KvScales scales;  ///< of kFloat8E4M3
+  std::int64_t num_slots = 0;
+  std::int32_t page_size = 1;
+};
+
+struct ReanchorParams {
+  Run runs[kMaxRuns];
+  TargetParams target;
+  RopeTableView rope;            ///< half_dim 0: keys do not turn; its inverse_square is not used
+  float inverse_square = 1.0F;   ///< what turned keys are multiplied by; 1 when re-anchoring
+  bool turns_back = false;
+  bool streams = false;  ///< what is written will not be read again before the second-level cache has turned over
+  std::uint8_t planes = kKeys | kValues;
+  std::int32_t num_runs = 0;
+  std::int32_t num_blocks = 0;  ///< thread blocks of all runs, in one layer of one plane
+  std::int32_t num_kv_heads = 0;
+  std::int32_t head_dim = 0;
+  std::int32_t layer_begin = 0;
+  std::int32_t num_layers = 0;  ///< of the launch
+  /// [1] in host memory that the device can write: made kBadSlot or kBadPosition, or both, where a token was left out
+  /// because what the device read was out of range. Not null.
+  std::uint32_t* flaws = nullptr;
+};
+static_assert(sizeof(ReanchorParams) <= 32764);
+
+enum : std::uint32_t { kBadSlot = 1, kBadPosition = 2 };
+
+inline constexpr int kThreads = 256;  ///< of a block, in every kernel
+
+/// Channels of a vector: 16 bytes of a 16-bit type.
+inline constexpr std::int32_t kVectorChannels = 8;
+
+/// A thread of the vector kernel owns two vectors of a head, and these many cover it: first those that turn, then the
+/// rest. half_dim: 0 for values.
+[[nodiscard]] PIKV_HOST_DEVICE constexpr std::int32_t units_per_head(std::int32_t head_dim,
+                                                                     std::int32_t half_dim) noexcept {
+  const std::int32_t resting = (head_dim - 2 * half_dim) / kVectorChannels;
+  return half_dim / kVectorChannels + (resting + 1) / 2;
+}
+
+/// Consecutive tokens of which a thread of the vector kernel moves its channels: more than one where scales of channels
+/// are worth keeping in registers.
+[[nodiscard]] PIKV_HOST_DEVICE constexpr std::int32_t tokens_per_thread(SourceKind kind) noexcept {
+  return kind == SourceKind::kInt4 ? PIKV_TUNE_T4 : kind == SourceKind::kInt8 ? PIKV_TUNE_T8 : kind == SourceKind::kFloat8E4M3 ? PIKV_TUNE_F8 : PIKV_TUNE_16;
+}
+
+/// Tokens of a block of the element kernel.
+inline constexpr std::int32_t kElementBlockTokens = 32;
+
+/// One chunk to be encoded; see SlabEncode.
+struct EncodeParams {
+  Plane k;
+  Plane v;
+  SourceKind source = SourceKind::kBFloat16;  ///< one of the first four
+  KvScales source_scales;                     ///< of kFloat8E4M3
+  SlotMap source_slots = SlotMap::consecutive(0, 0);
+  PositionMap positions = PositionMap::consecutive(0);
+  RopeTableView rope;  ///< half_dim 0: the source's keys are semantic
+  std::int64_t num_slots = 0;
+  std::int32_t page_size = 1;
+  std::byte* slab = nullptr;  ///< layer 0 of the target
+  SlabSections sections;
+  SlabFormat format = SlabFormat::kFloat8;  ///< not kPlain
+  const float* key_bias = nullptr;          ///< [L][H][D], subtracted from keys; null: none
+  std::int64_t num_tokens = 0;
+  std::int32_t num_kv_heads = 0;
+  std::int32_t head_dim = 0;
+  std::int32_t layer_begin = 0;
+  std::int32_t num_layers = 0;
+  std::uint32_t* flaws = nullptr;  ///< as in ReanchorParams; what cannot be read counts as 0
+};
+
+}  // namespace pikv::kernels
