@@ -50,8 +50,8 @@ Result<ChunkHandle> ChunkWriter::commit() {
   return chunk;
 }
 
-Result<ChunkWriter> Store::begin_insert(const ChunkKey& key, const ChunkRecipe& recipe,
-                                        std::span<const TokenId> tokens, StreamRef stream) try {
+Result<ChunkWriter> Store::begin_insert(const ChunkKey& key, const ChunkRecipe& recipe, std::span<const TokenId> tokens,
+                                        StreamRef stream) try {
   if (tokens.empty()) return invalid_argument("Store: begin_insert() of a chunk without tokens");
   std::unique_ptr<ChunkWriter::Impl> writer(new ChunkWriter::Impl(core_, key));
 

@@ -53,8 +53,9 @@ class HostFetch final : public TierFetch {
     PIKV_TRY(backend_->synchronize(stream_->ref()));
     slab_.release_after(StreamRef::legacy_default());  // the lease's stream serves others from now on
     const ChunkHandle source = std::move(source_);
-    return std::optional<Chunk>(Chunk(source->key(), source->recipe(), {source->tokens().begin(), source->tokens().end()},
-                                      source->geometry(), std::move(slab_), source->encoding()));
+    return std::optional<Chunk>(Chunk(source->key(), source->recipe(),
+                                      {source->tokens().begin(), source->tokens().end()}, source->geometry(),
+                                      std::move(slab_), source->encoding()));
   } catch (const std::bad_alloc&) {
     return out_of_memory("host tier: no memory for a chunk's tokens");
   }

@@ -46,8 +46,7 @@ StagingPlan plan_staging(std::vector<KvRun> runs, const KvGeometry& geometry, Me
     const auto same = std::ranges::find(plan.chunks, run.slab.data, [](const StagedChunk& c) { return c.slab.data; });
     plan.chunk_of_run.push_back(static_cast<std::size_t>(same - plan.chunks.begin()));
     if (same != plan.chunks.end()) continue;
-    const std::int64_t layer_bytes =
-        slab_sections(geometry, run.slab.encoding.format, run.slab.num_tokens).layer_bytes;
+    const std::int64_t layer_bytes = slab_sections(geometry, run.slab.encoding.format, run.slab.num_tokens).layer_bytes;
     plan.chunks.push_back(StagedChunk{run.slab, layer_bytes, plan.slot_bytes});
     plan.slot_bytes += (layer_bytes + kStageAlignment - 1) / kStageAlignment * kStageAlignment;
   }

@@ -49,9 +49,9 @@ Status check_cached_piece(std::size_t index, const PlanPiece& piece, std::int64_
     return piece_error(index, "provenance", "exact rows behind approximate ones");
   }
   if ((prefix || is_exact(piece.provenance)) && piece.first_position != piece.row_begin) {
-    return piece_error(index, "first_position",
-                       prefix ? "an exact prefix that is not anchored in place"
-                              : "exact rows that are not anchored in place");
+    return piece_error(
+        index, "first_position",
+        prefix ? "an exact prefix that is not anchored in place" : "exact rows that are not anchored in place");
   }
   return Status();
 }

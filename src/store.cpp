@@ -138,7 +138,8 @@ FetchTicket Store::prefetch(const ChunkKey& key, std::span<const TokenId> tokens
   if (tokens.empty()) return {};
   try {
     auto fetch = std::make_shared<detail::FetchState>(core_, key, tokens);
-    detail::StoreIndex::Found found = core_->index().begin_prefetch(key, tokens, core_->tiers().empty() ? nullptr : fetch);
+    detail::StoreIndex::Found found =
+        core_->index().begin_prefetch(key, tokens, core_->tiers().empty() ? nullptr : fetch);
     switch (found.kind) {
       case Kind::kHit:
         fetch->complete(detail::handle_of(std::move(found.chunk)));

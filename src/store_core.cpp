@@ -11,13 +11,14 @@ namespace pikv::detail {
 namespace {
 
 /// Slab bytes of so many tokens; nothing when that is more than `room_bytes`. Requires: room_bytes >= 0.
-std::optional<std::int64_t> slab_bytes_within(std::int64_t room_bytes, std::size_t num_tokens, const KvGeometry& geometry,
-                                              SlabFormat format) noexcept {
+std::optional<std::int64_t> slab_bytes_within(std::int64_t room_bytes, std::size_t num_tokens,
+                                              const KvGeometry& geometry, SlabFormat format) noexcept {
   const std::int64_t plain_bytes = geometry.bytes_per_token();
-  // No format takes less than an eighth of the plain bytes (4 bits for fp32), nor, with scales and padding, four times as
-  // many for each token. So what is bounded here is computed below without overflow; the second bound alone refuses
+  // No format takes less than an eighth of the plain bytes (4 bits for fp32), nor, with scales and padding, four times
+  // as many for each token. So what is bounded here is computed below without overflow; the second bound alone refuses
   // nothing below 2^58 bytes.
-  const std::int64_t least_bytes = format == SlabFormat::kPlain ? plain_bytes : std::max<std::int64_t>(plain_bytes / 8, 1);
+  const std::int64_t least_bytes =
+      format == SlabFormat::kPlain ? plain_bytes : std::max<std::int64_t>(plain_bytes / 8, 1);
   const std::int64_t most_tokens =
       std::min(room_bytes / least_bytes, std::numeric_limits<std::int64_t>::max() / 8 / plain_bytes);
   if (num_tokens > static_cast<std::size_t>(most_tokens)) return std::nullopt;

@@ -18,8 +18,8 @@ namespace pikv::detail {
 
 class StoreCore;
 
-/// kNone for a chunk that is what `key` and `tokens` say, has this geometry and a slab of the size that its own encoding
-/// needs; else what is wrong with it.
+/// kNone for a chunk that is what `key` and `tokens` say, has this geometry and a slab of the size that its own
+/// encoding needs; else what is wrong with it.
 [[nodiscard]] MissReason verify_chunk(const Chunk& chunk, const ChunkKey& key, std::span<const TokenId> tokens,
                                       const KvGeometry& geometry) noexcept;
 

@@ -51,13 +51,13 @@ class StoreIndex {
     std::shared_ptr<FetchState> fetch;  // kJoined; for kTokensDiffer what the caller has to let go of
     WorkId id = 0;                      // kAbsent: of the new fetch, when there is one
   };
-  /// Without `new_fetch`: looks at memory alone. kAbsent is not counted, since the caller asks again with a fetch or calls
-  /// count_miss() or count_resident_hit(). With it: joins the fetch that is under way, or registers the new one and
-  /// answers kAbsent, meaning that the caller has to start it.
+  /// Without `new_fetch`: looks at memory alone. kAbsent is not counted, since the caller asks again with a fetch or
+  /// calls count_miss() or count_resident_hit(). With it: joins the fetch that is under way, or registers the new one
+  /// and answers kAbsent, meaning that the caller has to start it.
   [[nodiscard]] Found find(const ChunkKey& key, std::span<const TokenId> tokens,
                            const std::shared_ptr<FetchState>& new_fetch);
-  /// The same on nobody's behalf: counts no look-up, drops nothing. Without `new_fetch` it registers none, and the id of
-  /// kAbsent is 0.
+  /// The same on nobody's behalf: counts no look-up, drops nothing. Without `new_fetch` it registers none, and the id
+  /// of kAbsent is 0.
   [[nodiscard]] Found begin_prefetch(const ChunkKey& key, std::span<const TokenId> tokens,
                                      const std::shared_ptr<FetchState>& new_fetch);
   void count_miss(std::int64_t num_tokens);

@@ -86,8 +86,7 @@ TEST_CASE("host tier: a chunk is kept in the tier's encoding, and used where it 
 
     // The same as a store of that encoding has.
     const auto peer = make_store(device.world, device.backend.memory_resource(), {}, format);
-    const ChunkHandle same =
-        capture_chunk(*peer, device.backend, device.world, ChunkRecipe::alone(), device.tokens);
+    const ChunkHandle same = capture_chunk(*peer, device.backend, device.world, ChunkRecipe::alone(), device.tokens);
     REQUIRE(same != nullptr);
     const pikv::SlabSections sections = pikv::slab_sections(device.world.geometry(), format, 37);
     for (std::int32_t layer = 0; layer < 3; ++layer) {
@@ -117,8 +116,7 @@ TEST_CASE("host tier: an encoded store's chunks pass as they are") {
 TEST_CASE("host tier: other conversions are unsupported and leave nothing behind") {
   Device device(SlabFormat::kPlain);
   const auto store = make_store(device.world, device.backend.memory_resource(), {}, SlabFormat::kInt8);
-  const ChunkHandle chunk =
-      capture_chunk(*store, device.backend, device.world, ChunkRecipe::alone(), device.tokens);
+  const ChunkHandle chunk = capture_chunk(*store, device.backend, device.world, ChunkRecipe::alone(), device.tokens);
   REQUIRE(chunk != nullptr);
   const pikv::Status status = device.tier->put(chunk);
   CHECK(status.code() == ErrorCode::kUnsupported);
@@ -259,8 +257,8 @@ TEST_CASE("host tier: what is not what it should be is not handed out as residen
   const auto right = token_run(1000, 5), wrong = token_run(1001, 5);
   const auto key = world.keyer().key(ChunkRecipe::alone(), right);
   const auto store = make_store(world, pikv::host_memory_resource(), {tier});
-  const auto tell = [&](const pikv::ChunkKey& k, const std::vector<pikv::TokenId>& tokens, const pikv::KvGeometry& geometry,
-                        std::size_t slab_bytes, SlabFormat format) {
+  const auto tell = [&](const pikv::ChunkKey& k, const std::vector<pikv::TokenId>& tokens,
+                        const pikv::KvGeometry& geometry, std::size_t slab_bytes, SlabFormat format) {
     tier->chunk = std::make_shared<const pikv::Chunk>(
         k, ChunkRecipe::alone(), tokens, geometry,
         pikv::Buffer::allocate(slab_bytes, pikv::host_memory_resource(), kStream).value(),
@@ -322,10 +320,12 @@ TEST_CASE("host tier: from many threads, right bytes, and nothing that was erase
   std::atomic<bool> stop = false;
   const auto tokens_of = [](int chunk) { return token_run(static_cast<pikv::TokenId>(1000 * (chunk + 1)), 10); };
   const auto first_bits = [&](const pikv::Chunk& chunk) {
-    return test_support::read_bits(chunk.view(), 3, {.layer = 1, .side = test_support::Side::kValue, .head = 1, .dim = 5});
+    return test_support::read_bits(chunk.view(), 3,
+                                   {.layer = 1, .side = test_support::Side::kValue, .head = 1, .dim = 5});
   };
   const auto expected_bits = [&](const pikv::ChunkKey& key) {
-    return test_support::encode(pikv::DType::kBFloat16, test_support::semantic_value(key, 3, {1, test_support::Side::kValue, 1, 5}));
+    return test_support::encode(pikv::DType::kBFloat16,
+                                test_support::semantic_value(key, 3, {1, test_support::Side::kValue, 1, 5}));
   };
   std::vector<std::thread> threads;
   for (int reader = 0; reader < 2; ++reader) {

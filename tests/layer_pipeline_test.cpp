@@ -1,5 +1,5 @@
-// The layer pipeline against Composition::place_async(), on a backend that runs queued work in the worst order that events
-// allow.
+// The layer pipeline against Composition::place_async(), on a backend that runs queued work in the worst order that
+// events allow.
 #include <doctest/doctest.h>
 
 #include <cstdint>
@@ -94,11 +94,11 @@ std::shared_ptr<bool> check_layer_later(Device& device, const EngineCache& found
       [&device, &found, &expected, layer, equal] {
         *equal = true;
         for (pikv::Slot slot = 0; slot < 8 * 24; ++slot) {
-          test_support::for_each_element(device.world.geometry(), layer, layer + 1,
-                                         [&](const test_support::Element& element) {
-                                           *equal = *equal && test_support::read_bits(found.view(), slot, element) ==
-                                                                  test_support::read_bits(expected.view(), slot, element);
-                                         });
+          test_support::for_each_element(
+              device.world.geometry(), layer, layer + 1, [&](const test_support::Element& element) {
+                *equal = *equal && test_support::read_bits(found.view(), slot, element) ==
+                                       test_support::read_bits(expected.view(), slot, element);
+              });
         }
       },
       stream);
@@ -125,8 +125,8 @@ void check_two_in_a_row(LazyOrder order, std::uint32_t seed, SlabFormat tier_for
   EngineCache cache = untouched;
   std::unique_ptr<pikv::Stream> engine;
   if (engine_stream_is_oldest) engine = std::move(device.backend.create_stream().value());
-  auto pipeline =
-      LayerPipeline::create(device.backend, device.world.geometry(), {.slot_bytes = kSlotBytes, .num_slots = num_slots});
+  auto pipeline = LayerPipeline::create(device.backend, device.world.geometry(),
+                                        {.slot_bytes = kSlotBytes, .num_slots = num_slots});
   REQUIRE(pipeline.ok());
   if (!engine_stream_is_oldest) engine = std::move(device.backend.create_stream().value());
   const StreamRef stream = engine->ref();
@@ -135,9 +135,11 @@ void check_two_in_a_row(LazyOrder order, std::uint32_t seed, SlabFormat tier_for
   const int num_synchronizes = device.backend.num_synchronizes();
   std::vector<std::shared_ptr<bool>> answers;
   const auto nothing_yet = std::make_shared<bool>(false);
-  device.backend.enqueue([&device, nothing_yet, copied = device.backend.num_copied_bytes()] {
-    *nothing_yet = device.backend.num_copied_bytes() == copied;
-  }, stream);
+  device.backend.enqueue(
+      [&device, nothing_yet, copied = device.backend.num_copied_bytes()] {
+        *nothing_yet = device.backend.num_copied_bytes() == copied;
+      },
+      stream);
   for (int i = 0; i < 2; ++i) {
     // The engine's own work before: whatever has been placed too early is gone again.
     device.backend.enqueue([&cache, &untouched] { cache = untouched; }, stream);
@@ -219,7 +221,8 @@ TEST_CASE("layer pipeline: the ring takes each chunk of host memory once") {
     REQUIRE(pipeline.ok());
     EngineCache cache(geometry, pikv::DType::kBFloat16, 8, 24);
     const std::int64_t copied_before = device.backend.num_copied_bytes();
-    REQUIRE(pipeline->start(composition, on_device(cache), SlotMap::consecutive(0, 58), StreamRef::legacy_default()).ok());
+    REQUIRE(
+        pipeline->start(composition, on_device(cache), SlotMap::consecutive(0, 58), StreamRef::legacy_default()).ok());
     REQUIRE(pipeline->wait_layer(2, StreamRef::legacy_default()).ok());
     REQUIRE(device.backend.synchronize(StreamRef::legacy_default()).ok());
     CHECK(device.backend.num_copied_bytes() - copied_before == 3 * (layer_bytes(13) + layer_bytes(11)));
@@ -272,13 +275,12 @@ TEST_CASE("layer pipeline: layers allocated apart and scales of an fp8 cache are
       k_layers.push_back(layers[i].data());
       v_layers.push_back(layers[3 + i].data());
     }
-    const pikv::KvView target{
-        .layout = layout,
-        .k_layers = k_layers.data(),
-        .v_layers = v_layers.data(),
-        .num_slots = 64,
-        .space = MemorySpace::kDevice,
-        .scales = {.k = scales.data(), .v = scales.data(), .layer_stride = 2, .head_stride = 1}};
+    const pikv::KvView target{.layout = layout,
+                              .k_layers = k_layers.data(),
+                              .v_layers = v_layers.data(),
+                              .num_slots = 64,
+                              .space = MemorySpace::kDevice,
+                              .scales = {.k = scales.data(), .v = scales.data(), .layer_stride = 2, .head_stride = 1}};
     const SlotMap rows = SlotMap::consecutive(0, 58);
     if (by_pipeline) {
       REQUIRE(pipeline->start(composition, target, rows, stream).ok());
@@ -307,7 +309,8 @@ TEST_CASE("layer pipeline: the CPU backend needs no ring") {
   CHECK(LayerPipeline::required_slot_bytes(*composition) == 0);
   auto pipeline = LayerPipeline::create(world.backend(), world.geometry(), {.slot_bytes = 1});
   REQUIRE(pipeline.ok());
-  EngineCache expected(world.geometry(), pikv::DType::kFloat16, 4, 8), cache(world.geometry(), pikv::DType::kFloat16, 4, 8);
+  EngineCache expected(world.geometry(), pikv::DType::kFloat16, 4, 8),
+      cache(world.geometry(), pikv::DType::kFloat16, 4, 8);
   const StreamRef stream = StreamRef::legacy_default();
   REQUIRE(composition->place_async(expected.view(), SlotMap::consecutive(3, 18), stream).ok());
   REQUIRE(pipeline->start(*composition, cache.view(), SlotMap::consecutive(3, 18), stream).ok());

@@ -66,8 +66,7 @@ class RandomDrafts {
     const std::int64_t chunk_end = between(end, num_rows);
     const bool exact = (exact_so_far || rarely()) && kind != 3;
     const bool lossy_prefix = kind == 1 && (!exact || between(0, 3) == 0);
-    PlanPiece result =
-        kind == 1 ? prefix(begin, end) : chunk(begin, end, begin - chunk_begin, chunk_end - chunk_begin);
+    PlanPiece result = kind == 1 ? prefix(begin, end) : chunk(begin, end, begin - chunk_begin, chunk_end - chunk_begin);
     if (lossy_prefix) result.provenance = Provenance::kApproximate;
     if (exact && kind == 2) result.provenance = Provenance::kExactSegment;
     if (result.provenance == Provenance::kApproximate && !lossy_prefix) {

@@ -130,7 +130,8 @@ const BadCase kBadCases[] = {
      "piece 5: provenance"},
     {"prefix called a segment", [](PlanDraft& d) { d.pieces[0].provenance = Provenance::kExactSegment; },
      "piece 0: provenance: exact segment does not fit"},
-    {"approximate prefix before an exact chunk", [](PlanDraft& d) { d.pieces[0].provenance = Provenance::kApproximate; },
+    {"approximate prefix before an exact chunk",
+     [](PlanDraft& d) { d.pieces[0].provenance = Provenance::kApproximate; },
      "piece 1: provenance: exact rows behind approximate ones"},
     {"approximate prefix out of place",
      [](PlanDraft& d) {

@@ -38,8 +38,10 @@ constexpr StreamRef kStream = StreamRef::legacy_default();
 /// The slab that encoding all layers of a plain chunk at once gives.
 std::vector<std::byte> encoded(World& world, const pikv::Chunk& plain, SlabFormat format) {
   const std::int64_t num_tokens = plain.num_tokens();
-  std::vector<std::byte> room(static_cast<std::size_t>(
-      pikv::slab_sections(world.geometry(), format, num_tokens).slab_bytes(world.geometry().num_layers)) + 64);
+  std::vector<std::byte> room(
+      static_cast<std::size_t>(
+          pikv::slab_sections(world.geometry(), format, num_tokens).slab_bytes(world.geometry().num_layers)) +
+      64);
   const auto aligned = (reinterpret_cast<std::uintptr_t>(room.data()) + 63) / 64 * 64;
   const std::size_t shift = aligned - reinterpret_cast<std::uintptr_t>(room.data());
   const pikv::SlabEncode encode{.geometry = world.geometry(),
@@ -85,8 +87,9 @@ TEST_CASE("formats: a chunk has the size that its format says, and only plain on
     CHECK(store->encoding().format == format);
     const auto tokens = token_run(1000, 37);
     const std::int64_t slab_bytes = pikv::slab_sections(world.geometry(), format, 37).slab_bytes(3);
-    auto writer = std::move(store->begin_insert(test_support::World().keyer().key(ChunkRecipe::alone(), tokens),
-                                                ChunkRecipe::alone(), tokens, kStream)
+    auto writer = std::move(store
+                                ->begin_insert(test_support::World().keyer().key(ChunkRecipe::alone(), tokens),
+                                               ChunkRecipe::alone(), tokens, kStream)
                                 .value());
     const pikv::SlabView slab = writer.slab();
     CHECK(slab.num_tokens == 37);
@@ -116,8 +119,8 @@ TEST_CASE("formats: sizes of absurd chunks are refused, not wrapped around") {
   for (const pikv::KvGeometry& geometry : geometries) {
     REQUIRE(pikv::validate(geometry).ok());
     for (const SlabFormat format : kAllFormats) {
-      for (const std::int64_t capacity : {std::int64_t{1}, std::int64_t{1} << 20, std::int64_t{1} << 50,
-                                          std::numeric_limits<std::int64_t>::max()}) {
+      for (const std::int64_t capacity :
+           {std::int64_t{1}, std::int64_t{1} << 20, std::int64_t{1} << 50, std::numeric_limits<std::int64_t>::max()}) {
         pikv::StoreOptions options{.geometry = geometry, .capacity_bytes = capacity};
         options.encoding.format = format;
         const pikv::detail::StoreCore core(std::move(options));
@@ -157,8 +160,7 @@ TEST_CASE("formats: capture encodes layer by layer what encoding at once gives")
     REQUIRE(chunk != nullptr);
     std::vector<std::byte> expected = encoded(world, *plain, format);
     REQUIRE(expected.size() == chunk->slab().size());
-    pikv::Buffer aligned =
-        pikv::Buffer::allocate(expected.size(), pikv::host_memory_resource(), kStream).value();
+    pikv::Buffer aligned = pikv::Buffer::allocate(expected.size(), pikv::host_memory_resource(), kStream).value();
     std::memcpy(aligned.data(), expected.data(), expected.size());
     CHECK(same_rows(world, chunk->slab_view(), {aligned.data(), 37, {.format = format}}));
     if (format != SlabFormat::kPlain) CHECK(!same_rows(world, chunk->slab_view(), plain->slab_view()));
@@ -197,8 +199,7 @@ TEST_CASE("formats: capture from an engine's pages turns keys back and encodes t
       REQUIRE(capture.take_rotated_layer_async(layer, std::as_const(pages).view(), world.table().view(), kStream).ok());
     }
     const ChunkHandle chunk = capture.commit().value().front().chunk;
-    pikv::Buffer slab =
-        pikv::Buffer::allocate(chunk->slab().size(), pikv::host_memory_resource(), kStream).value();
+    pikv::Buffer slab = pikv::Buffer::allocate(chunk->slab().size(), pikv::host_memory_resource(), kStream).value();
     const pikv::SlabView target{slab.data(), 21, {.format = format}};
     REQUIRE(world.backend()
                 .encode_async({.geometry = world.geometry(),

@@ -70,7 +70,7 @@ struct KvTransfer {
   KvGeometry geometry;  ///< its dtype is not used: source and target views name their own
   std::span<const KvRun> runs;
   KvView target;
-  RopeTableView rope;  ///< half_dim 0 (a default RopeTableView): keys are moved without turning, positions are not read
+  RopeTableView rope{};  ///< half_dim 0 (a default RopeTableView): keys are moved without turning, positions are not read
   std::int32_t layer_begin = 0;
   std::int32_t layer_end = 0;
 };
@@ -82,7 +82,7 @@ struct SlabEncode {
   ConstKvView source;
   SlotMap source_slots = SlotMap::consecutive(0, 0);
   PositionMap positions = PositionMap::consecutive(0);
-  RopeTableView rope;  ///< half_dim 0: the source's keys are semantic; else they stand at `positions`, and are turned back
+  RopeTableView rope{};  ///< half_dim 0: the source's keys are semantic; else they stand at `positions`, and are turned back
   SlabView target;     ///< every byte that a decoder reads is written; scales are found over all T tokens
   std::int32_t layer_begin = 0;
   std::int32_t layer_end = 0;

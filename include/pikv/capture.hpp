@@ -42,7 +42,8 @@ class Capture {
  public:
   /// stream: on which slabs are allocated, and on which the layers will be taken (Store::begin_insert()). Errors:
   /// kInvalidArgument naming the item; those of Store::begin_insert().
-  [[nodiscard]] static PIKV_API Result<Capture> begin(Store& store, Backend& backend, std::span<const CaptureItem> items,
+  [[nodiscard]] static PIKV_API Result<Capture> begin(Store& store, Backend& backend,
+                                                      std::span<const CaptureItem> items,
                                                       StreamRef stream = StreamRef::legacy_default());
 
   /// True when every item is stored already or declined: no layer has to be taken.

@@ -12,10 +12,12 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 
 #include "pikv/backend.hpp"
 #include "pikv/memory.hpp"
+#include "pikv/selection.hpp"
 #include "pikv/status.hpp"
 #include "pikv/types.hpp"
 
@@ -49,6 +51,18 @@ struct CudaBackendOptions {
 /// least `block_bytes` and kept for reuse until the resource is destroyed, since locking pages is slow.
 [[nodiscard]] PIKV_API Result<std::unique_ptr<MemoryResource>> make_cuda_pinned_memory(
     std::size_t block_bytes = std::size_t{64} << 20);
+
+struct CudaRowSelectorOptions {
+  std::int32_t max_rows = 0;         ///< the most scores that one call may have
+  std::int32_t max_segments = 0;     ///< the most segments that one call may have
+  MemoryResource* memory = nullptr;  ///< of the device; must outlive the selector. About 50 bytes a row are taken.
+  int device = 0;                    ///< CUDA ordinal
+};
+
+/// Selection by score on one GPU. Takes its workspace here, on the legacy default stream, and waits for that stream.
+/// Errors: kInvalidArgument, kUnavailable, what `memory` says, and kUnsupported in a build without CUDA.
+[[nodiscard]] PIKV_API Result<std::unique_ptr<RowSelector>> make_cuda_row_selector(
+    const CudaRowSelectorOptions& options);
 
 }  // namespace v0
 }  // namespace pikv

@@ -1,8 +1,9 @@
-// Placing a composition layer by layer while the engine computes, with chunks that lie in host memory coming up on the way.
+// Placing a composition layer by layer while the engine computes, with chunks that lie in host memory coming up on the
+// way.
 //
-// While the engine works on one layer, the copy engine brings the next layers of such chunks into a small ring in device
-// memory, and another stream turns them into the engine's pages. Chunks in device memory are read where they lie, in the
-// same launch.
+// While the engine works on one layer, the copy engine brings the next layers of such chunks into a small ring in
+// device memory, and another stream turns them into the engine's pages. Chunks in device memory are read where they
+// lie, in the same launch.
 //
 //   auto pipeline = pikv::LayerPipeline::create(*backend, geometry, {.slot_bytes = 64LL << 20});
 //   PIKV_TRY(pipeline->start(*composition, cache_view, row_slots, engine_stream));
@@ -63,8 +64,8 @@ class LayerPipeline {
   /// kInvalidArgument for a layer that is not there, or when no composition has been started.
   [[nodiscard]] PIKV_API Status wait_layer(std::int32_t layer, StreamRef engine_stream);
 
-  /// Bytes of one layer of the composition's chunks in host memory, each chunk once and on a boundary of 256; 0 when its
-  /// backend reads host memory itself.
+  /// Bytes of one layer of the composition's chunks in host memory, each chunk once and on a boundary of 256; 0 when
+  /// its backend reads host memory itself.
   [[nodiscard]] static PIKV_API std::int64_t required_slot_bytes(const Composition& composition);
 
  private:

@@ -13,6 +13,7 @@
 #include "pikv/memory.hpp"
 #include "pikv/plan.hpp"
 #include "pikv/rope.hpp"
+#include "pikv/selection.hpp"
 #include "pikv/slab.hpp"
 #include "pikv/status.hpp"
 #include "pikv/store.hpp"

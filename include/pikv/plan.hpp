@@ -119,9 +119,10 @@ struct PlanStats {
 
 /// What will happen to each row of a prompt. Invariants, all checked by create(): pieces cover [0, num_rows()) without
 /// gap or overlap; a cached piece lies inside its chunk, the whole of which fits the prompt around it, and its
-/// positions inside the table; exact rows stand behind exact rows only; a piece that is exact, or of the exact prefix, is
-/// anchored in place; the last row is computed, since the engine needs its output. A piece of the exact prefix has
-/// provenance kExactPrefix, or kApproximate when its chunk is stored in a lossy format; such pieces may follow one another.
+/// positions inside the table; exact rows stand behind exact rows only; a piece that is exact, or of the exact prefix,
+/// is anchored in place; the last row is computed, since the engine needs its output. A piece of the exact prefix has
+/// provenance kExactPrefix, or kApproximate when its chunk is stored in a lossy format; such pieces may follow one
+/// another.
 class CompositionPlan {
  public:
   /// max_positions: of the table that will turn the keys. repaired_rows: rows of approximate pieces to recompute,
@@ -147,8 +148,8 @@ class CompositionPlan {
   /// kInvalidArgument for an index that is out of range, named twice or not cached.
   [[nodiscard]] PIKV_API Result<CompositionPlan> without(std::span<const std::size_t> piece_indices,
                                                          std::span<const MissReason> reasons) const;
-  /// This plan with pieces [piece_indices] approximate, and with them every exact piece behind the first of them. What is
-  /// approximate already stays so. kInvalidArgument for an index that is out of range or not cached.
+  /// This plan with pieces [piece_indices] approximate, and with them every exact piece behind the first of them. What
+  /// is approximate already stays so. kInvalidArgument for an index that is out of range or not cached.
   [[nodiscard]] PIKV_API Result<CompositionPlan> with_approximate(std::span<const std::size_t> piece_indices) const;
   /// This plan with `rows` of its approximate pieces recomputed, replacing earlier repaired rows.
   [[nodiscard]] PIKV_API Result<CompositionPlan> with_repaired_rows(std::vector<std::int32_t> rows) const;

@@ -42,7 +42,8 @@ enum class MissReason : std::uint8_t {
   kVerifyFailed,     ///< stored bytes failed their checks; the entry is dropped
   kTierUnavailable,  ///< a tier that may hold it did not answer
   kNoRoom,           ///< a tier holds it, but capacity or memory has no room for it
-  kOtherEncoding,    ///< a tier holds it in another encoding than the store's, which does not enter memory; it stays there
+  kOtherEncoding,    ///< a tier holds it in another encoding than the store's, which does not enter memory; it stays
+                     ///< there
 };
 [[nodiscard]] PIKV_API const char* miss_reason_name(MissReason reason) noexcept;
 
@@ -157,29 +158,29 @@ class Store {
   Store(const Store&) = delete;
   Store& operator=(const Store&) = delete;
 
-  /// Looks in memory; when that misses, asks each tier whether the chunk can be used where it lies (Tier::resident()), and
-  /// answers kHit with a chunk whose encoding need not be the store's. Else starts (or joins) a fetch, when there are
-  /// tiers, and answers kPending. Never blocks on storage. tokens: [T], what the caller believes the chunk holds; compared
-  /// exactly. No tokens are a miss.
+  /// Looks in memory; when that misses, asks each tier whether the chunk can be used where it lies (Tier::resident()),
+  /// and answers kHit with a chunk whose encoding need not be the store's. Else starts (or joins) a fetch, when there
+  /// are tiers, and answers kPending. Never blocks on storage. tokens: [T], what the caller believes the chunk holds;
+  /// compared exactly. No tokens are a miss.
   [[nodiscard]] PIKV_API Lookup lookup(const ChunkKey& key, std::span<const TokenId> tokens);
 
   /// lookup(), then waits if need be: kHit or kMiss.
   [[nodiscard]] PIKV_API Lookup acquire(const ChunkKey& key, std::span<const TokenId> tokens);
 
-  /// Brings a chunk of slower tiers into memory, also where a tier has it resident. The ticket's wait() sees it through and
-  /// gives the chunk; dropped without, the fetch is abandoned. Not counted as a look-up. Invalid (wait() gives null and
-  /// kNotFound) when there is nothing to wait for: no tokens, no tiers, or an entry of this key with other tokens.
+  /// Brings a chunk of slower tiers into memory, also where a tier has it resident. The ticket's wait() sees it through
+  /// and gives the chunk; dropped without, the fetch is abandoned. Not counted as a look-up. Invalid (wait() gives null
+  /// and kNotFound) when there is nothing to wait for: no tokens, no tiers, or an entry of this key with other tokens.
   [[nodiscard]] PIKV_API FetchTicket prefetch(const ChunkKey& key, std::span<const TokenId> tokens);
 
-  /// The chunk that memory holds under this key, pinned, or null; whatever its tokens are. Counts nothing and touches no
-  /// recency: for tiers and tools, which have no tokens to compare.
+  /// The chunk that memory holds under this key, pinned, or null; whatever its tokens are. Counts nothing and touches
+  /// no recency: for tiers and tools, which have no tokens to compare.
   [[nodiscard]] PIKV_API ChunkHandle peek(const ChunkKey& key) const;
 
   /// True when memory holds the key; counts nothing and touches no recency.
   [[nodiscard]] PIKV_API bool contains(const ChunkKey& key) const;
 
-  /// Makes room and a slab for a new chunk. tokens: [T], 1 <= T, copied. stream: on which the slab is allocated and that
-  /// will fill it, since device memory is stream-ordered; a writer that is dropped gives the slab back behind it.
+  /// Makes room and a slab for a new chunk. tokens: [T], 1 <= T, copied. stream: on which the slab is allocated and
+  /// that will fill it, since device memory is stream-ordered; a writer that is dropped gives the slab back behind it.
   /// Errors: kInvalidArgument for no tokens; kOutOfMemory, or the memory resource's own. Not having room is an outcome.
   [[nodiscard]] PIKV_API Result<ChunkWriter> begin_insert(const ChunkKey& key, const ChunkRecipe& recipe,
                                                           std::span<const TokenId> tokens,

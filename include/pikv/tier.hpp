@@ -19,8 +19,8 @@
 namespace pikv {
 inline namespace v0 {
 
-/// A chunk in memory: its tokens, its recipe and one slab of semantic keys and values, encoded as encoding() says (slab.hpp).
-/// Immutable once published.
+/// A chunk in memory: its tokens, its recipe and one slab of semantic keys and values, encoded as encoding() says
+/// (slab.hpp). Immutable once published.
 class Chunk {
  public:
   /// Charged for a chunk's index entry, eviction order and control block, whatever their true size on a platform.
@@ -90,12 +90,12 @@ struct TierStats {
   std::int64_t used_bytes = 0;
 };
 
-/// Storage behind the store's memory: host memory beside a device's, a disk, a remote service. Implementations must allow
-/// concurrent calls and never call back into the store. Every failure is a Status; nothing throws.
+/// Storage behind the store's memory: host memory beside a device's, a disk, a remote service. Implementations must
+/// allow concurrent calls and never call back into the store. Every failure is a Status; nothing throws.
 ///
 /// A tier hands out what it was given, or chunks whose encoding() says that they are less: what comes back as kPlain is
-/// believed to be exact. A store takes into its memory only chunks of its own encoding; others can still be used through
-/// resident().
+/// believed to be exact. A store takes into its memory only chunks of its own encoding; others can still be used
+/// through resident().
 class Tier {
  public:
   virtual ~Tier() = default;
@@ -107,9 +107,10 @@ class Tier {
   /// `memory` makes room in the store, so it is done once the tier knows that it holds the chunk, and with no lock held
   /// that put() or erase() takes. `memory` stays alive as long as the fetch and anything allocated from it.
   [[nodiscard]] virtual std::unique_ptr<TierFetch> begin_fetch(const ChunkKey& key, MemoryResource& memory) = 0;
-  /// The chunk itself, pinned, where it lies, for tiers whose memory the backend reads directly (page-locked host memory);
-  /// null when the tier does not hold it, or holds it elsewhere. A store answers a look-up with it instead of starting a
-  /// fetch; it stays in its tier. tokens: [T], what the caller believes the chunk holds. Must not block on storage.
+  /// The chunk itself, pinned, where it lies, for tiers whose memory the backend reads directly (page-locked host
+  /// memory); null when the tier does not hold it, or holds it elsewhere. A store answers a look-up with it instead of
+  /// starting a fetch; it stays in its tier. tokens: [T], what the caller believes the chunk holds. Must not block on
+  /// storage.
   [[nodiscard]] virtual ChunkHandle resident(const ChunkKey& key, std::span<const TokenId> tokens) {
     static_cast<void>(key);
     static_cast<void>(tokens);

@@ -16,6 +16,9 @@ Result<std::unique_ptr<MemoryResource>> make_cuda_device_memory(int /*device*/) 
 Result<std::unique_ptr<MemoryResource>> make_cuda_pinned_memory(std::size_t /*block_bytes*/) {
   return built_without_cuda();
 }
+Result<std::unique_ptr<RowSelector>> make_cuda_row_selector(const CudaRowSelectorOptions& /*options*/) {
+  return built_without_cuda();
+}
 
 }  // namespace v0
 }  // namespace pikv

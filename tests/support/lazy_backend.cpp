@@ -105,8 +105,7 @@ pikv::Status LazyBackend::encode_async(const pikv::SlabEncode& encode, pikv::Str
   return {};
 }
 
-pikv::Status LazyBackend::copy_async(void* target, const void* source, std::size_t size_bytes,
-                                     pikv::StreamRef stream) {
+pikv::Status LazyBackend::copy_async(void* target, const void* source, std::size_t size_bytes, pikv::StreamRef stream) {
   if (target == nullptr || source == nullptr) return pikv::invalid_argument("lazy copy: null");
   enqueue(
       [this, target, source, size_bytes] {

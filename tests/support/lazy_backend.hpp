@@ -1,6 +1,6 @@
-// A backend that does nothing until it has to, and then what it is allowed to do in the worst order: for tests of code that
-// orders work by streams and events. It computes with the CPU backend and reports a memory space of its own, so that code
-// which forgets to bring host memory up is refused.
+// A backend that does nothing until it has to, and then what it is allowed to do in the worst order: for tests of code
+// that orders work by streams and events. It computes with the CPU backend and reports a memory space of its own, so
+// that code which forgets to bring host memory up is refused.
 #pragma once
 
 #include <cstddef>

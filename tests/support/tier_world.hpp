@@ -37,8 +37,8 @@ class NamedMemory final : public pikv::MemoryResource {
 /// `space` may call by another name.
 class ProjectedLayer {
  public:
-  ProjectedLayer(const pikv::KvGeometry& geometry, const pikv::ChunkKey& key, std::int64_t num_tokens, std::int32_t layer,
-                 pikv::MemorySpace space)
+  ProjectedLayer(const pikv::KvGeometry& geometry, const pikv::ChunkKey& key, std::int64_t num_tokens,
+                 std::int32_t layer, pikv::MemorySpace space)
       : num_tokens_(num_tokens), space_(space), geometry_(geometry) {
     geometry_.num_layers = 1;
     bytes_.resize(static_cast<std::size_t>(num_tokens * geometry_.bytes_per_token()));
