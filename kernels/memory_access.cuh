@@ -27,6 +27,35 @@ namespace pikv::kernels {
   return word;
 }
 
+/// Where a VectorSource reads codes and their scales.
+struct GlobalMemory {
+  template <class T>
+  [[nodiscard]] static __device__ __forceinline__ T load(const std::byte* p) {
+    if constexpr (sizeof(T) == 16) {
+      return load_16_bytes(p);
+    } else if constexpr (sizeof(T) == 8) {
+      return load_8_bytes(p);
+    } else {
+      return load_4_bytes(p);
+    }
+  }
+  /// What neighbouring threads and tokens read again.
+  template <class T>
+  [[nodiscard]] static __device__ __forceinline__ T load_again(const std::byte* p) {
+    return __ldg(reinterpret_cast<const T*>(p));
+  }
+};
+struct SharedMemory {
+  template <class T>
+  [[nodiscard]] static __device__ __forceinline__ T load(const std::byte* p) {
+    return *reinterpret_cast<const T*>(p);
+  }
+  template <class T>
+  [[nodiscard]] static __device__ __forceinline__ T load_again(const std::byte* p) {
+    return load<T>(p);
+  }
+};
+
 /// streams: the line is the first to leave the second-level cache, which large transfers would only push others out of.
 template <class Vector>
 __device__ __forceinline__ void store_vector(std::byte* p, const Vector& words, bool streams) {

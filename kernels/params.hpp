@@ -67,10 +67,10 @@ struct Run {
   std::int32_t first_block = 0;  ///< thread blocks of the runs before this one
 };
 
-/// Bounds of one launch. Longer transfers are several launches; a launch carries its runs in its parameters, of which
-/// CUDA takes 32,764 bytes.
-inline constexpr int kMaxRuns = 32;
-inline constexpr int kMaxLayers = 128;
+/// Bounds of one launch; longer transfers are several. A launch carries its runs in its parameters. CUDA would take
+/// 32,764 bytes of them, but starts a kernel faster with less than 4,096.
+inline constexpr int kMaxRuns = 8;
+inline constexpr int kMaxLayers = 64;
 
 /// Which planes a launch moves.
 enum : std::uint8_t { kKeys = 1, kValues = 2 };
@@ -85,9 +85,36 @@ struct TargetParams {
   std::int32_t page_size = 1;
 };
 
+/// How the staged kernel uses shared memory; see staging_of(). All in bytes but for the counts.
+struct Staging {
+  std::int32_t tile_tokens = 0;  ///< at most 32
+  std::int32_t num_stages = 0;   ///< at most kMaxStages
+  std::int32_t stage_bytes = 0;
+  std::int32_t pieces_per_token = 1;  ///< 1 where a token's heads are adjacent in the source, else one for each head
+  std::int32_t piece_bytes = 0;
+  std::int32_t head_bytes = 0;     ///< of a head in the stage
+  std::int32_t table_offset = 0;   ///< [tile_tokens][2][half_dim] fp32
+  std::int32_t scales_offset = 0;  ///< as many as a tile can need
+  std::int32_t tokens_offset = 0;  ///< kStagedHeaderBytes, then [tile_tokens] of kStagedTokenBytes
+  std::int32_t num_multiprocessors = 0;
+};
+inline constexpr std::int32_t kMaxStages = 8;
+inline constexpr std::int32_t kMaxTileTokens = 32;
+inline constexpr std::int32_t kStagedTokenBytes = 16;
+inline constexpr std::int32_t kStagedHeaderBytes = 48;
+#ifndef PIKV_TUNE_SB
+#define PIKV_TUNE_SB 2
+#endif
+#ifndef PIKV_TUNE_ROWS
+#define PIKV_TUNE_ROWS 16384
+#endif
+inline constexpr int kStagedBlocksPerMultiprocessor = PIKV_TUNE_SB;
+inline constexpr std::int32_t kMaxStagedBytes = (224 << 10) / PIKV_TUNE_SB - 1024;  ///< of a block; an SM has 227 KiB, 1 KiB a block is CUDA's
+
 struct ReanchorParams {
   Run runs[kMaxRuns];
   TargetParams target;
+  Staging staging;  ///< of the staged kernel
   RopeTableView rope;            ///< half_dim 0: keys do not turn; its inverse_square is not used
   float inverse_square = 1.0F;   ///< what turned keys are multiplied by; 1 when re-anchoring
   bool turns_back = false;
@@ -103,7 +130,7 @@ struct ReanchorParams {
   /// because what the device read was out of range. Not null.
   std::uint32_t* flaws = nullptr;
 };
-static_assert(sizeof(ReanchorParams) <= 32764);
+static_assert(sizeof(ReanchorParams) <= 4096);
 
 enum : std::uint32_t { kBadSlot = 1, kBadPosition = 2 };
 
@@ -128,6 +155,37 @@ inline constexpr std::int32_t kVectorChannels = 8;
 
 /// Tokens of a block of the element kernel.
 inline constexpr std::int32_t kElementBlockTokens = 32;
+
+/// How a launch of this kind is staged; num_stages is 0 when it does not fit. For keys and values alike.
+[[nodiscard]] constexpr Staging staging_of(SourceKind kind, std::int32_t num_heads, std::int32_t head_dim,
+                                           std::int32_t half_dim, bool heads_are_adjacent) noexcept {
+  constexpr std::int32_t kRowsBytes = PIKV_TUNE_ROWS;  // of a stage: several fit, and one is long enough to be worth its barrier
+  const auto round_up = [](std::int32_t bytes) { return (bytes + 127) / 128 * 128; };
+  Staging staging;
+  const std::int32_t element_bits = kind == SourceKind::kFloat16 || kind == SourceKind::kBFloat16 ? 16
+                                    : kind == SourceKind::kInt4                                   ? 4
+                                                                                                  : 8;
+  if (kind == SourceKind::kFloat32 || head_dim % kVectorChannels != 0 || num_heads > kThreads) return {};
+  if (num_heads * units_per_head(head_dim, half_dim) > kThreads) return {};
+  staging.head_bytes = head_dim * element_bits / 8;
+  staging.pieces_per_token = heads_are_adjacent ? 1 : num_heads;
+  staging.piece_bytes = heads_are_adjacent ? num_heads * staging.head_bytes : staging.head_bytes;
+  if (staging.piece_bytes % 16 != 0) return {};
+  const std::int32_t row_bytes = num_heads * staging.head_bytes;
+  const std::int32_t tokens = kRowsBytes / row_bytes;
+  staging.tile_tokens = tokens < 1 ? 1 : tokens > kMaxTileTokens ? kMaxTileTokens : tokens;
+  staging.table_offset = round_up(staging.tile_tokens * row_bytes);
+  staging.scales_offset = staging.table_offset + round_up(staging.tile_tokens * half_dim * 8);
+  const std::int32_t row = num_heads * head_dim;
+  const std::int32_t scale_bytes = kind == SourceKind::kInt8   ? row * 2 + staging.tile_tokens * num_heads * 2 + 32
+                                   : kind == SourceKind::kInt4 ? row * 8 + staging.tile_tokens * row / 8 + 32
+                                                           : num_heads * 4;
+  staging.tokens_offset = staging.scales_offset + round_up(scale_bytes);
+  staging.stage_bytes = staging.tokens_offset + round_up(kStagedHeaderBytes + staging.tile_tokens * kStagedTokenBytes);
+  const std::int32_t fit = kMaxStagedBytes / staging.stage_bytes;
+  staging.num_stages = fit > kMaxStages ? kMaxStages : fit < 2 ? 0 : fit;
+  return staging;
+}
 
 /// One chunk to be encoded; see SlabEncode.
 struct EncodeParams {

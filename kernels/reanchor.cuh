@@ -15,6 +15,7 @@
 #include "launch.hpp"
 #include "pikv/detail/rotate.hpp"
 #include "token_place.cuh"
+#include "vector_pair.cuh"
 #include "vector_source.cuh"
 #include "vector_target.cuh"
 
@@ -30,62 +31,10 @@ namespace pikv::kernels {
 template <SourceKind kKind>
 inline constexpr int kBlocksPerMultiprocessor = kKind <= SourceKind::kFloat8E4M3 ? PIKV_TUNE_BLOCKS : PIKV_TUNE_QBLOCKS;
 
-/// The two vectors of a thread.
-struct VectorPair {
-  std::int32_t first_channel;
-  std::int32_t second_channel;
-  bool has_second;
-  bool turns;
-};
-
-[[nodiscard]] __device__ __forceinline__ VectorPair vectors_of_unit(std::int32_t unit, std::int32_t head_dim,
-                                                                    std::int32_t half_dim) {
-  const std::int32_t turning = half_dim / kVectorChannels;
-  if (unit < turning) return {unit * kVectorChannels, half_dim + unit * kVectorChannels, true, true};
-  const std::int32_t resting = (head_dim - 2 * half_dim) / kVectorChannels;
-  const std::int32_t stride = (resting + 1) / 2;
-  const std::int32_t first = unit - turning;
-  return {2 * half_dim + first * kVectorChannels, 2 * half_dim + (first + stride) * kVectorChannels,
-          first + stride < resting, false};
-}
-
-/// Both vectors of a thread turned. cos and sin: of the position, [half_dim].
-template <Pairing kPairing>
-__device__ __forceinline__ void turn(float (&a)[kVectorChannels], float (&b)[kVectorChannels], const VectorPair& pair,
-                                     const float* cos, const float* sin, bool turns_back, float inverse_square) {
-  // Which entries of the table the eight pairs of the two vectors take.
-  const std::int32_t low = kPairing == Pairing::kHalfSplit ? pair.first_channel : pair.first_channel / 2;
-  const std::int32_t high = kPairing == Pairing::kHalfSplit ? low + 4 : pair.second_channel / 2;
-  const float4 cosines[2] = {load_cached<float4>(cos + low), load_cached<float4>(cos + high)};
-  const float4 sines[2] = {load_cached<float4>(sin + low), load_cached<float4>(sin + high)};
-#pragma unroll
-  for (int i = 0; i < kVectorChannels; ++i) {
-    const float c = i % 4 == 0 ? cosines[i / 4].x : i % 4 == 1 ? cosines[i / 4].y : i % 4 == 2 ? cosines[i / 4].z
-                                                                                               : cosines[i / 4].w;
-    const float s = i % 4 == 0 ? sines[i / 4].x : i % 4 == 1 ? sines[i / 4].y : i % 4 == 2 ? sines[i / 4].z
-                                                                                           : sines[i / 4].w;
-    float& first = kPairing == Pairing::kHalfSplit ? a[i] : i < 4 ? a[2 * (i % 4)] : b[2 * (i % 4)];
-    float& second = kPairing == Pairing::kHalfSplit ? b[i] : i < 4 ? a[2 * (i % 4) + 1] : b[2 * (i % 4) + 1];
-    const detail::RotatedPair turned =
-        turns_back ? detail::unrotate(first, second, c, s, inverse_square) : detail::rotate(first, second, c, s);
-    first = turned.first;
-    second = turned.second;
-  }
-}
-
-__device__ __forceinline__ void add_bias(float (&values)[kVectorChannels], const float* bias) {
-#pragma unroll
-  for (int i = 0; i < kVectorChannels; ++i) values[i] += __ldg(bias + i);
-}
-
-/// Copies instead of decoding and rounding, where that is the same: a NaN then keeps its payload too.
-template <SourceKind kKind, DType kType>
-inline constexpr bool kIsCopy = static_cast<int>(kKind) == static_cast<int>(kType) && kType != DType::kFloat8E4M3;
-
 /// One item: a thread's channels of its tokens.
 template <SourceKind kKind, DType kType, Pairing kPairing, bool kIsKey>
 __device__ __forceinline__ void move_item(const ReanchorParams& params) {
-  using Source = VectorSource<kKind, kIsKey>;
+  using Source = VectorSource<kKind, kIsKey, GlobalMemory>;
   using Target = VectorTarget<kType>;
   constexpr std::int32_t kTokens = tokens_per_thread(kKind);
 
@@ -159,8 +108,9 @@ __device__ __forceinline__ void move_item(const ReanchorParams& params) {
       }
       if (pair.turns) {
         const Position position = tokens[i].position;
-        turn<kPairing>(first, second, pair, params.rope.cos(position), params.rope.sin(position), params.turns_back,
-                       params.inverse_square);
+        turn<kPairing, GlobalMemory>(first, second, pair, reinterpret_cast<const std::byte*>(params.rope.cos(position)),
+                                     reinterpret_cast<const std::byte*>(params.rope.sin(position)), params.turns_back,
+                                     params.inverse_square);
       }
     }
     Target::store(first_out, first, scale, params.streams);

@@ -1,4 +1,7 @@
 #include "reanchor.cuh"
 
-template cudaError_t pikv::kernels::launch_vectors_from<pikv::kernels::SourceKind::kInt4>(const ReanchorParams&, DType,
-                                                                                        cudaStream_t);
+namespace pikv::kernels {
+
+template cudaError_t launch_vectors_from<SourceKind::kInt4>(const ReanchorParams&, DType, cudaStream_t);
+
+}  // namespace pikv::kernels

@@ -1,15 +1,15 @@
 // Selection through CUB: one radix sort, one compaction and one scan serve every operation, since each of them costs
 // seconds to compile.
 //
-// A row's 64-bit key is its segment above 32 bits that fall as the score rises. The sort is stable, so rows of a segment
-// come out together, best first, and of equals the lower row. Rows of rank below k are flagged, and compacting by flags
-// gives them in ascending order, which is also the order of segments.
+// A row's 64-bit key is its segment above 32 bits that fall as the score rises. The sort is stable, so rows of a
+// segment come out together, best first, and of equals the lower row. Rows of rank below k are flagged, and compacting
+// by flags gives them in ascending order, which is also the order of segments.
 //
 // Kernels have one thread a row in blocks of 256; they read and write at most 24 bytes a row.
+#include <thrust/iterator/counting_iterator.h>
 #include <cub/device/device_radix_sort.cuh>
 #include <cub/device/device_scan.cuh>
 #include <cub/device/device_select.cuh>
-#include <thrust/iterator/counting_iterator.h>
 
 #include <algorithm>
 #include <bit>
@@ -59,8 +59,7 @@ __global__ void __launch_bounds__(kBlock)
   const std::int64_t i = item_index();
   if (i >= input.num_rows) return;
   const auto row = static_cast<std::int32_t>(i);
-  const std::uint64_t segment =
-      input.segments == nullptr ? 0 : static_cast<std::uint64_t>(find_segment(input, row));
+  const std::uint64_t segment = input.segments == nullptr ? 0 : static_cast<std::uint64_t>(find_segment(input, row));
   keys[i] = segment << kScoreBits | falling_key(input.scores[i]);
   rows[i] = row;
 }
@@ -132,9 +131,8 @@ struct SortedRows {
 }
 
 /// Indices of flags that are set.
-[[nodiscard]] cudaError_t compact(void* temp, std::size_t& temp_bytes, const std::uint8_t* flags,
-                                  std::int32_t num_rows, std::int32_t* rows, std::int32_t* count,
-                                  cudaStream_t stream) {
+[[nodiscard]] cudaError_t compact(void* temp, std::size_t& temp_bytes, const std::uint8_t* flags, std::int32_t num_rows,
+                                  std::int32_t* rows, std::int32_t* count, cudaStream_t stream) {
   return cub::DeviceSelect::Flagged(temp, temp_bytes, thrust::counting_iterator<std::int32_t>(0), flags, rows, count,
                                     num_rows, stream);
 }

@@ -52,7 +52,8 @@ template <bool kIsKey>
   const Slot source = run.source_slots.slot(token);
   std::uint32_t flaws = 0;
   if (!in_range(target, params.target.num_slots) || !in_range(source, run.num_slots)) flaws |= kBadSlot;
-  if (kIsKey && params.rope.turns()) {
+  // The host has checked consecutive positions. Of others the values' token is left out with the keys'.
+  if (params.rope.turns() && (kIsKey || run.positions.is_per_token())) {
     place.position = run.positions.position(token);
     if (!in_range(place.position, params.rope.num_positions)) flaws |= kBadPosition;
   }

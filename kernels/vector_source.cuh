@@ -39,6 +39,16 @@ __device__ __forceinline__ void decode_bfloat16(const uint4& words, float (&valu
   return __half22float2(reinterpret_cast<const __half2&>(pair));
 }
 
+__device__ __forceinline__ void decode_halves(const uint4& words, float (&values)[kVectorChannels]) {
+  const std::uint32_t pairs[4] = {words.x, words.y, words.z, words.w};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    const float2 both = halves_to_floats(pairs[i]);
+    values[2 * i] = both.x;
+    values[2 * i + 1] = both.y;
+  }
+}
+
 /// Eight elements of 16 and of 32 bits, as they lie in memory.
 struct Raw16 {
   uint4 words;
@@ -47,15 +57,16 @@ struct Raw32 {
   uint4 low, high;
 };
 
-template <SourceKind kKind, bool kIsKey>
+/// Memory: GlobalMemory, or SharedMemory where a tile's codes and scales have been staged.
+template <SourceKind kKind, bool kIsKey, class Memory>
 struct VectorSource;
 
-template <bool kIsKey>
-struct VectorSource<SourceKind::kFloat32, kIsKey> {
+template <bool kIsKey, class Memory>
+struct VectorSource<SourceKind::kFloat32, kIsKey, Memory> {
   using Raw = Raw32;
   explicit __device__ VectorSource(const VectorPlace& place) : offset_(place.channel * 4) {}
   [[nodiscard]] __device__ Raw load(const std::byte* head_row, std::int32_t /*slot*/) const {
-    return {load_16_bytes(head_row + offset_), load_16_bytes(head_row + offset_ + 16)};
+    return {Memory::template load<uint4>(head_row + offset_), Memory::template load<uint4>(head_row + offset_ + 16)};
   }
   __device__ void decode(const Raw& raw, std::int32_t /*slot*/, float (&values)[kVectorChannels]) {
     const std::uint32_t words[8] = {raw.low.x,  raw.low.y,  raw.low.z,  raw.low.w,
@@ -68,12 +79,12 @@ struct VectorSource<SourceKind::kFloat32, kIsKey> {
   std::int32_t offset_;
 };
 
-template <bool kIsKey>
-struct VectorSource<SourceKind::kBFloat16, kIsKey> {
+template <bool kIsKey, class Memory>
+struct VectorSource<SourceKind::kBFloat16, kIsKey, Memory> {
   using Raw = Raw16;
   explicit __device__ VectorSource(const VectorPlace& place) : offset_(place.channel * 2) {}
   [[nodiscard]] __device__ Raw load(const std::byte* head_row, std::int32_t /*slot*/) const {
-    return {load_16_bytes(head_row + offset_)};
+    return {Memory::template load<uint4>(head_row + offset_)};
   }
   __device__ void decode(const Raw& raw, std::int32_t /*slot*/, float (&values)[kVectorChannels]) {
     decode_bfloat16(raw.words, values);
@@ -83,40 +94,34 @@ struct VectorSource<SourceKind::kBFloat16, kIsKey> {
   std::int32_t offset_;
 };
 
-template <bool kIsKey>
-struct VectorSource<SourceKind::kFloat16, kIsKey> {
+template <bool kIsKey, class Memory>
+struct VectorSource<SourceKind::kFloat16, kIsKey, Memory> {
   using Raw = Raw16;
   explicit __device__ VectorSource(const VectorPlace& place) : offset_(place.channel * 2) {}
   [[nodiscard]] __device__ Raw load(const std::byte* head_row, std::int32_t /*slot*/) const {
-    return {load_16_bytes(head_row + offset_)};
+    return {Memory::template load<uint4>(head_row + offset_)};
   }
   __device__ void decode(const Raw& raw, std::int32_t /*slot*/, float (&values)[kVectorChannels]) {
-    const std::uint32_t pairs[4] = {raw.words.x, raw.words.y, raw.words.z, raw.words.w};
-#pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float2 both = halves_to_floats(pairs[i]);
-      values[2 * i] = both.x;
-      values[2 * i + 1] = both.y;
-    }
+    decode_halves(raw.words, values);
   }
 
  private:
   std::int32_t offset_;
 };
 
-template <bool kIsKey>
-struct VectorSource<SourceKind::kFloat8E4M3, kIsKey> {
+template <bool kIsKey, class Memory>
+struct VectorSource<SourceKind::kFloat8E4M3, kIsKey, Memory> {
   struct Raw {
     uint2 words;
   };
   explicit __device__ VectorSource(const VectorPlace& place) : offset_(place.channel), scale_(1.0F) {
     if (place.decoding.scales != nullptr) {
-      scale_ = load_cached<float>(place.decoding.scales + place.layer * place.decoding.layer_bytes +
+      scale_ = Memory::template load_again<float>(place.decoding.scales + place.layer * place.decoding.layer_bytes +
                                   place.head * place.decoding.head_bytes);
     }
   }
   [[nodiscard]] __device__ Raw load(const std::byte* head_row, std::int32_t /*slot*/) const {
-    return {load_8_bytes(head_row + offset_)};
+    return {Memory::template load<uint2>(head_row + offset_)};
   }
   __device__ void decode(const Raw& raw, std::int32_t /*slot*/, float (&values)[kVectorChannels]) {
     const std::uint32_t words[2] = {raw.words.x, raw.words.y};
@@ -148,37 +153,34 @@ __device__ __forceinline__ void decode_bytes(const uint2& words, float (&values)
 }
 
 /// Keys: the scales of the vector's channels stay in registers.
-template <>
-struct VectorSource<SourceKind::kInt8, true> {
+template <class Memory>
+struct VectorSource<SourceKind::kInt8, true, Memory> {
   struct Raw {
     uint2 words;
   };
-  explicit __device__ VectorSource(const VectorPlace& place)
-      : offset_(place.channel),
-        scales_(load_cached<uint4>(place.decoding.scales + place.layer * place.decoding.layer_bytes +
-                                   (place.head * place.head_dim + place.channel) * 2)) {}
+  explicit __device__ VectorSource(const VectorPlace& place) : offset_(place.channel) {
+    const uint4 pairs = Memory::template load_again<uint4>(place.decoding.scales +
+                                                           place.layer * place.decoding.layer_bytes +
+                                                           (place.head * place.head_dim + place.channel) * 2);
+    decode_halves(pairs, scales_);
+  }
   [[nodiscard]] __device__ Raw load(const std::byte* head_row, std::int32_t /*slot*/) const {
-    return {load_8_bytes(head_row + offset_)};
+    return {Memory::template load<uint2>(head_row + offset_)};
   }
   __device__ void decode(const Raw& raw, std::int32_t /*slot*/, float (&values)[kVectorChannels]) {
-    const std::uint32_t scale_pairs[4] = {scales_.x, scales_.y, scales_.z, scales_.w};
     decode_bytes(raw.words, values);
 #pragma unroll
-    for (int i = 0; i < 4; ++i) {
-      const float2 scales = halves_to_floats(scale_pairs[i]);
-      values[2 * i] *= scales.x;
-      values[2 * i + 1] *= scales.y;
-    }
+    for (int i = 0; i < 8; ++i) values[i] *= scales_[i];
   }
 
  private:
   std::int32_t offset_;
-  uint4 scales_;
+  float scales_[kVectorChannels];
 };
 
 /// Values: a scale comes with every token.
-template <>
-struct VectorSource<SourceKind::kInt8, false> {
+template <class Memory>
+struct VectorSource<SourceKind::kInt8, false, Memory> {
   struct Raw {
     uint2 words;
     std::uint16_t scale;
@@ -188,7 +190,7 @@ struct VectorSource<SourceKind::kInt8, false> {
         row_bytes_(place.num_heads * 2),
         scales_(place.decoding.scales + place.layer * place.decoding.layer_bytes + place.head * 2) {}
   [[nodiscard]] __device__ Raw load(const std::byte* head_row, std::int32_t slot) const {
-    return {load_8_bytes(head_row + offset_), load_cached<std::uint16_t>(scales_ + std::int64_t{slot} * row_bytes_)};
+    return {Memory::template load<uint2>(head_row + offset_), Memory::template load_again<std::uint16_t>(scales_ + std::int64_t{slot} * row_bytes_)};
   }
   __device__ void decode(const Raw& raw, std::int32_t /*slot*/, float (&values)[kVectorChannels]) {
     const float scale = __half2float(__half(__half_raw{raw.scale}));
@@ -226,8 +228,8 @@ class SinkVectors {
 };
 
 /// Keys: tokens of a tile mostly share a group, so that scale and minimum of each channel stay in registers.
-template <>
-struct VectorSource<SourceKind::kInt4, true> {
+template <class Memory>
+struct VectorSource<SourceKind::kInt4, true, Memory> {
   struct Raw {
     std::uint32_t codes;
   };
@@ -238,26 +240,29 @@ struct VectorSource<SourceKind::kInt4, true> {
                 (place.head * place.head_dim + place.channel) * 4),
         sinks_(place) {}
   [[nodiscard]] __device__ Raw load(const std::byte* head_row, std::int32_t /*slot*/) const {
-    return {load_4_bytes(head_row + offset_)};
+    return {Memory::template load<std::uint32_t>(head_row + offset_)};
   }
   __device__ void decode(const Raw& raw, std::int32_t slot, float (&values)[kVectorChannels]) {
     if (slot < kInt4SinkTokens) return sinks_.decode(slot, values);
     const auto group = slot / static_cast<std::int32_t>(kInt4GroupTokens);
     if (group != group_) fetch(group);
-    const std::uint32_t channel_groups[8] = {low_.x, low_.y, low_.z, low_.w, high_.x, high_.y, high_.z, high_.w};
 #pragma unroll
-    for (int i = 0; i < 8; ++i) {
-      const float2 scale_and_minimum = halves_to_floats(channel_groups[i]);
-      values[i] = __fmaf_rn(decode_nibble(raw.codes, i), scale_and_minimum.x, scale_and_minimum.y);
-    }
+    for (int i = 0; i < 8; ++i) values[i] = __fmaf_rn(decode_nibble(raw.codes, i), scales_[i], minima_[i]);
   }
 
  private:
   __device__ void fetch(std::int32_t group) {
     group_ = group;
     const std::byte* const at = groups_ + group * group_bytes_;
-    low_ = load_cached<uint4>(at);
-    high_ = load_cached<uint4>(at + 16);
+    const uint4 low = Memory::template load_again<uint4>(at);
+    const uint4 high = Memory::template load_again<uint4>(at + 16);
+    const std::uint32_t pairs[8] = {low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      const float2 both = halves_to_floats(pairs[i]);
+      scales_[i] = both.x;
+      minima_[i] = both.y;
+    }
   }
 
   std::int32_t offset_;
@@ -265,13 +270,13 @@ struct VectorSource<SourceKind::kInt4, true> {
   const std::byte* groups_;
   SinkVectors sinks_;
   std::int32_t group_ = -1;
-  uint4 low_{};
-  uint4 high_{};
+  float scales_[kVectorChannels];
+  float minima_[kVectorChannels];
 };
 
 /// Values: a group comes with every token.
-template <>
-struct VectorSource<SourceKind::kInt4, false> {
+template <class Memory>
+struct VectorSource<SourceKind::kInt4, false, Memory> {
   struct Raw {
     std::uint32_t codes;
     std::uint32_t group;
@@ -286,7 +291,7 @@ struct VectorSource<SourceKind::kInt4, false> {
     row_bytes_ = place.num_heads * head_groups * 4;
   }
   [[nodiscard]] __device__ Raw load(const std::byte* head_row, std::int32_t slot) const {
-    return {load_4_bytes(head_row + offset_), load_cached<std::uint32_t>(groups_ + std::int64_t{slot} * row_bytes_)};
+    return {Memory::template load<std::uint32_t>(head_row + offset_), Memory::template load_again<std::uint32_t>(groups_ + std::int64_t{slot} * row_bytes_)};
   }
   __device__ void decode(const Raw& raw, std::int32_t slot, float (&values)[kVectorChannels]) {
     if (slot < kInt4SinkTokens) return sinks_.decode(slot, values);

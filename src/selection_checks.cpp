@@ -59,7 +59,8 @@ Status check_segments(const SegmentSelection& selection, const SelectionLimits& 
     return wrong_size(kCall, "rows", selection.rows.size(), std::to_string(needed) + " are needed");
   }
   if (selection.row_offsets.size() == num_segments + 1) return {};
-  return wrong_size(kCall, "row_offsets", selection.row_offsets.size(), std::to_string(num_segments + 1) + " are needed");
+  return wrong_size(kCall, "row_offsets", selection.row_offsets.size(),
+                    std::to_string(num_segments + 1) + " are needed");
 }
 
 Status check_rows_above(std::span<const float> scores, float threshold, std::span<const std::int32_t> rows,

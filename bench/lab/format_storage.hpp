@@ -3,7 +3,8 @@
 //
 // Before RoPE it is what pikv does: semantic keys are encoded, and the slab is re-anchored into the pages. After RoPE
 // the same encoder gets keys that stand at positions first, first + 1, ...; decoded keys are turned back and then to
-// where they go, in fp32, so that nothing but the place of the encoder differs.
+// where they go, in fp32, so that nothing but the place of the encoder differs. Where values are kept in bf16, the slab
+// is decoded, its values replaced, and the result re-anchored, which gives keys the same bits.
 #pragma once
 
 #include <cstdint>

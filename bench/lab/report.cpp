@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <fstream>
+#include <limits>
 #include <nlohmann/json.hpp>
 #include <numeric>
 #include <span>
@@ -18,9 +19,9 @@ namespace {
 double sum(std::span<const double> values) { return std::accumulate(values.begin(), values.end(), 0.0); }
 double mean(std::span<const double> values) { return sum(values) / static_cast<double>(values.size()); }
 
-/// Of the mean; 0 for one value.
+/// Of the mean; not a number for one value.
 double standard_error(std::span<const double> values) {
-  if (values.size() < 2) return 0;
+  if (values.size() < 2) return std::numeric_limits<double>::quiet_NaN();
   const double center = mean(values);
   double squares = 0;
   for (const double value : values) squares += (value - center) * (value - center);
@@ -32,6 +33,15 @@ struct Estimate {
   double mean, standard_error;
 };
 Estimate estimate(std::span<const double> values) { return {mean(values), standard_error(values)}; }
+/// "mean ± standard error", without the latter where it is unknown. `sign`: "+" for differences, else "".
+std::string in_nats(const Estimate& kl, const char* sign) {
+  const std::string text = fmt::format(fmt::runtime(fmt::format("{{:{}.2e}}", sign)), kl.mean);
+  return std::isnan(kl.standard_error) ? text : fmt::format("{} ± {:.1e}", text, kl.standard_error);
+}
+std::string in_percent(const Estimate& change) {
+  const std::string text = fmt::format("{:+.3f}", change.mean);
+  return std::isnan(change.standard_error) ? text + " %" : fmt::format("{} ± {:.3f} %", text, change.standard_error);
+}
 
 /// Entry by entry, times `factor`.
 std::vector<double> differences(std::span<const double> values, std::span<const double> from, double factor = 1) {
@@ -71,9 +81,7 @@ std::string reuse_table(const ReuseReport& reuse) {
       "error of values |\n| --- | --- | --- | --- | --- | --- | --- |\n";
   for (const ReuseArm& arm : reuse.arms) {
     if (arm.arm.values != Values::kInFormat) continue;
-    const Estimate kl = estimate(arm.kl);
-    const std::string shown =
-        arm.arm == kArms[kReferenceArm] ? "0 (reference)" : fmt::format("{:.2e} ± {:.1e}", kl.mean, kl.standard_error);
+    const std::string shown = arm.arm == kArms[kReferenceArm] ? "0 (reference)" : in_nats(estimate(arm.kl), "");
     out += fmt::format("| {} | {} RoPE | {:.0f} ({:.3f}) | {} | {:.1f} % | {:.2e} | {:.2e} |\n", format_name(arm.arm),
                        frame_name(arm.arm.frame), arm.bytes_per_token, arm.bytes_per_token / reference_bytes, shown,
                        100 * mean(arm.top1), mean(arm.key_errors), mean(arm.value_errors));
@@ -87,11 +95,10 @@ std::string text_table(const TextReport& text) {
   for (const TextArm& arm : text.arms) {
     if (arm.arm.values != Values::kInFormat) continue;
     const double value = perplexity(text, arm);
-    const Estimate change = percent_above(text, arm, reference);
     const std::string shown = arm.arm == reference.arm
                                   ? "(reference)"
-                                  : fmt::format("{:+.5f} ({:+.3f} ± {:.3f} %)", value - perplexity(text, reference),
-                                                change.mean, change.standard_error);
+                                  : fmt::format("{:+.5f} ({})", value - perplexity(text, reference),
+                                                in_percent(percent_above(text, arm, reference)));
     out +=
         fmt::format("| {} | {} RoPE | {:.5f} | {} |\n", format_name(arm.arm), frame_name(arm.arm.frame), value, shown);
   }
@@ -109,14 +116,11 @@ std::string order_table(const ReuseReport& reuse, const TextReport& text) {
     const std::vector<double>& after = reuse.arms[i].kl;
     const std::vector<double>& before = counterpart(reuse.arms, kArms[i]).kl;
     const TextArm& text_before = counterpart(text.arms, kArms[i]);
-    const Estimate kl = estimate(differences(after, before));
-    const Estimate change = percent_above(text, text.arms[i], text_before);
-    out += fmt::format(
-        "| {} | {} | {:.2e} | {:.2e} | {:+.1e} ± {:.1e} | {} of {} questions | {:+.3f} ± {:.3f} % | {} of {} windows "
-        "|\n",
-        format_name(kArms[i]), parts_name(kArms[i].values), mean(before), mean(after), kl.mean, kl.standard_error,
-        num_above(after, before), after.size(), change.mean, change.standard_error,
-        num_above(text.arms[i].nll, text_before.nll), text_before.nll.size());
+    out += fmt::format("| {} | {} | {:.2e} | {:.2e} | {} | {} of {} questions | {} | {} of {} windows |\n",
+                       format_name(kArms[i]), parts_name(kArms[i].values), mean(before), mean(after),
+                       in_nats(estimate(differences(after, before)), "+"), num_above(after, before), after.size(),
+                       in_percent(percent_above(text, text.arms[i], text_before)),
+                       num_above(text.arms[i].nll, text_before.nll), text_before.nll.size());
   }
   return out;
 }

@@ -16,7 +16,7 @@
 namespace lab {
 
 struct ReuseOptions {
-  std::size_t num_questions = 24;
+  std::size_t num_questions = 48;
   std::size_t top_k = 9;         ///< passages retrieved
   std::size_t min_passages = 4;  ///< questions with fewer are passed over
   std::size_t num_forced = 16;   ///< tokens of the full recomputation's answer whose predictions are compared

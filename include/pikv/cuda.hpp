@@ -55,7 +55,7 @@ struct CudaBackendOptions {
 struct CudaRowSelectorOptions {
   std::int32_t max_rows = 0;         ///< the most scores that one call may have
   std::int32_t max_segments = 0;     ///< the most segments that one call may have
-  MemoryResource* memory = nullptr;  ///< of the device; must outlive the selector. About 50 bytes a row are taken.
+  MemoryResource* memory = nullptr;  ///< of the device; outlives the selector. 25 bytes a row, and what CUB needs
   int device = 0;                    ///< CUDA ordinal
 };
 

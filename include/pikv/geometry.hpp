@@ -108,6 +108,11 @@ class SlotMap {
     if (kind_ == Kind::kPerToken) return slots_[token];
     const std::int64_t place = first_ + token;
     if (kind_ == Kind::kConsecutive) return place;
+    if (place <= INT32_MAX) {  // 32-bit division is several times as fast, on GPUs most
+      const auto narrow = static_cast<std::uint32_t>(place);
+      const auto size = static_cast<std::uint32_t>(page_size_);
+      return pages_[narrow / size] * std::int64_t{page_size_} + narrow % size;
+    }
     return pages_[place / page_size_] * std::int64_t{page_size_} + place % page_size_;
   }
 

@@ -1,5 +1,5 @@
-// Which rows or chunks score best: what a repair policy or a planner does with scores that already lie on the device, so
-// that they need not travel to the host and back.
+// Which rows or chunks score best: what a repair policy or a planner does with scores that already lie on the device,
+// so that they need not travel to the host and back.
 //
 //   std::unique_ptr<pikv::RowSelector> selector = pikv::make_cpu_row_selector(8192).value();
 //   std::vector<std::int32_t> rows(16);
@@ -19,8 +19,8 @@
 namespace pikv {
 inline namespace v0 {
 
-/// The best rows of each segment of a prompt. Segments are the half-open ranges between neighbouring offsets; they may be
-/// empty, and rows before the first or after the last are never selected.
+/// The best rows of each segment of a prompt. Segments are the half-open ranges between neighbouring offsets; they may
+/// be empty, and rows before the first or after the last are never selected.
 struct SegmentSelection {
   std::span<const float> scores;                  ///< [num_rows]
   std::span<const std::int32_t> segment_offsets;  ///< [num_segments + 1], ascending, within [0, num_rows]
@@ -39,15 +39,16 @@ struct SlotGather {
   std::span<Slot> target;               ///< [num_rows], written
 };
 
-/// Selects by score. All spans and pointers are in space(), non-null unless empty; outputs overlap neither inputs nor each
-/// other. Arrays must stay alive, and inputs unchanged, until the stream has passed the call. Nothing is allocated and
-/// nothing synchronised, so that calls can be captured in a CUDA graph, which the selector must then outlive.
+/// Selects by score. All spans and pointers are in space(), non-null unless empty; outputs overlap neither inputs nor
+/// each other. Arrays must stay alive, and inputs unchanged, until the stream has passed the call. Nothing is allocated
+/// and nothing synchronised, so that calls can be captured in a CUDA graph, which the selector must then outlive.
 ///
 /// Thread-safety: one call at a time, since calls share a workspace; calls on different streams have to be ordered by
 /// events. Destroy the selector after the work that was queued with it is done.
-/// Errors: kInvalidArgument, before anything is written, for sizes that contradict each other or exceed what the selector
-/// was made for, and where space() is host memory for indices out of range. On a device such indices cannot be looked at:
-/// no memory is touched out of bounds, but what is selected is unspecified, and a gathered slot is kSkipSlot.
+/// Errors: kInvalidArgument, before anything is written, for sizes that contradict each other or exceed what the
+/// selector was made for, and where space() is host memory for indices out of range. On a device such indices cannot be
+/// looked at: no memory is touched out of bounds, but what is selected is unspecified, and a gathered slot is
+/// kSkipSlot.
 class RowSelector {
  public:
   virtual ~RowSelector() = default;

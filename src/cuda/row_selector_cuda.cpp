@@ -71,8 +71,7 @@ class CudaRowSelector final : public RowSelector {
 
   MemorySpace space() const noexcept override { return MemorySpace::kDevice; }
 
-  Status select_top_rows_async(std::span<const float> scores, std::span<std::int32_t> rows,
-                               StreamRef stream) override {
+  Status select_top_rows_async(std::span<const float> scores, std::span<std::int32_t> rows, StreamRef stream) override {
     PIKV_TRY(detail::check_top_rows(scores, rows, limits_));
     if (rows.empty()) return {};
     return on_device("selection of the best rows", [&] {
@@ -88,8 +87,8 @@ class CudaRowSelector final : public RowSelector {
     input.num_segments = static_cast<std::int32_t>(selection.segment_offsets.size() - 1);
     const bool selects = input.num_rows > 0 && input.num_segments > 0 && selection.k > 0;
     return on_device("selection of the best rows of segments", [&] {
-      const cudaError_t error = kernels::scan_part_sizes(input, selection.k, selection.row_offsets.data(), workspace_,
-                                                         stream_of(stream));
+      const cudaError_t error =
+          kernels::scan_part_sizes(input, selection.k, selection.row_offsets.data(), workspace_, stream_of(stream));
       if (error != cudaSuccess || !selects) return error;
       return kernels::select_top(input, selection.k, selection.rows.data(), workspace_, stream_of(stream));
     });
@@ -174,8 +173,8 @@ Result<std::unique_ptr<RowSelector>> make_cuda_row_selector(const CudaRowSelecto
   (void)std::align(Carver::kAlignment, sizes.used_bytes(), begin, room_bytes);
   Carver carver(static_cast<std::byte*>(begin));
   const kernels::SelectWorkspace workspace = carve(carver, limits, temp_bytes);
-  std::unique_ptr<RowSelector> selector(
-      new (std::nothrow) CudaRowSelector(options.device, limits, std::move(*memory), workspace));
+  std::unique_ptr<RowSelector> selector(new (std::nothrow)
+                                            CudaRowSelector(options.device, limits, std::move(*memory), workspace));
   if (selector == nullptr) return out_of_memory("make_cuda_row_selector: no host memory for its state");
   return selector;
 }

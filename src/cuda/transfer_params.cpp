@@ -133,10 +133,52 @@ bool fits_vectors(const ReanchorLaunch& launch, bool keys) noexcept {
   });
 }
 
+MemorySpace space_of(const KvRun& run) noexcept {
+  return run.slab.data != nullptr ? run.slab.space : run.source.space;
+}
+
+/// Whether the copy engine can bring the rows of every run into shared memory. Requires: vectors fit all planes.
+bool fits_staged(const ReanchorLaunch& launch, const KvRun* const* sources, kernels::Staging& staging) noexcept {
+  constexpr std::int64_t kAlignment = 16;
+  const ReanchorParams& params = launch.params;
+  const bool has_scales = launch.source == SourceKind::kInt8 || launch.source == SourceKind::kInt4;
+#ifdef PIKV_TUNE_NOSTAGE
+  return false;
+#endif
+  if (launch.target == DType::kFloat32) return false;
+  const std::int64_t head_bytes = launch.source == SourceKind::kInt4
+                                      ? params.head_dim / 2
+                                      : params.head_dim * (launch.source <= SourceKind::kFloat8E4M3
+                                                               ? dtype_bytes(static_cast<DType>(launch.source))
+                                                               : std::int64_t{1});
+  bool heads_are_adjacent = true;
+  for (std::int32_t i = 0; i < params.num_runs; ++i) {
+    const Run& run = params.runs[i];
+    // Over PCIe small copies are slow whoever makes them; a pipeline brings such chunks in large ones.
+    if (space_of(*sources[i]) != MemorySpace::kDevice) return false;
+    if (has_scales && run.source_slots.kind() != SlotMap::Kind::kConsecutive) return false;
+    for (const Plane* plane : {&run.k, &run.v}) {
+      Plane rows = *plane;
+      heads_are_adjacent = heads_are_adjacent && (rows.head_bytes == head_bytes || params.num_kv_heads == 1);
+      rows.head_bytes = 0;
+      if (!is_aligned(rows, run.page_size, kAlignment)) return false;
+    }
+  }
+  for (std::int32_t i = 0; !heads_are_adjacent && i < params.num_runs; ++i) {
+    const Run& run = params.runs[i];
+    if (run.k.head_bytes % kAlignment != 0 || run.v.head_bytes % kAlignment != 0) return false;
+  }
+  const std::int32_t num_multiprocessors = staging.num_multiprocessors;
+  staging = kernels::staging_of(launch.source, params.num_kv_heads, params.head_dim, params.rope.half_dim,
+                                heads_are_adjacent);
+  staging.num_multiprocessors = num_multiprocessors;
+  return staging.num_stages > 0;
+}
+
 /// The launches of one kind of source: gathers runs until a launch is full.
 class LaunchSequence {
  public:
-  LaunchSequence(const KvTransfer& transfer, SourceKind kind, bool turns_back, std::uint32_t* flaws,
+  LaunchSequence(const KvTransfer& transfer, SourceKind kind, bool turns_back, const LaunchDevice& device,
                  const std::function<Status(const ReanchorLaunch&)>& launch)
       : transfer_(transfer), launch_(launch) {
     next_.source = kind;
@@ -154,7 +196,8 @@ class LaunchSequence {
     params.inverse_square = turns_back ? transfer.rope.inverse_square : 1.0F;
     params.num_kv_heads = transfer.geometry.num_kv_heads;
     params.head_dim = transfer.geometry.head_dim;
-    params.flaws = flaws;
+    params.flaws = device.flaws;
+    params.staging.num_multiprocessors = device.num_multiprocessors;
   }
 
   [[nodiscard]] Status add(const KvRun& run) {
@@ -206,38 +249,51 @@ class LaunchSequence {
 
   /// Both planes together where one kernel serves both.
   [[nodiscard]] Status launch_planes() {
+    const auto path = [](bool fits) { return fits ? KernelPath::kVectors : KernelPath::kElements; };
     const bool keys = fits_vectors(next_, /*keys=*/true);
     const bool values = fits_vectors(next_, /*keys=*/false);
-    if (keys == values) return launch_one(kernels::kKeys | kernels::kValues, keys);
-    PIKV_TRY(launch_one(kernels::kKeys, keys));
-    return launch_one(kernels::kValues, values);
+    if (keys != values) {
+      PIKV_TRY(launch_one(kernels::kKeys, path(keys)));
+      return launch_one(kernels::kValues, path(values));
+    }
+    const bool staged = keys && fits_staged(next_, sources_, next_.params.staging);
+    return launch_one(kernels::kKeys | kernels::kValues, staged ? KernelPath::kStaged : path(keys));
   }
 
-  [[nodiscard]] Status launch_one(int planes, bool vectors) {
+  [[nodiscard]] Status launch_one(int planes, KernelPath path) {
     next_.params.planes = static_cast<std::uint8_t>(planes);
-    next_.vectors = vectors;
+    next_.path = path;
     assign_blocks();
     return launch_(next_);
   }
 
   void assign_blocks() noexcept {
     ReanchorParams& params = next_.params;
-    // Keys and values share a grid; of the two, keys never take fewer units.
-    const std::int64_t row_units =
-        std::int64_t{params.num_kv_heads} * kernels::units_per_head(params.head_dim, params.rope.half_dim);
-    const std::int64_t tokens_per_thread = kernels::tokens_per_thread(next_.source);
     std::int64_t num_tokens = 0;
     params.num_blocks = 0;
     for (Run* run = params.runs; run != params.runs + params.num_runs; ++run) {
-      const std::int64_t run_tokens = run->target_slots.num_tokens();
-      num_tokens += run_tokens;
       run->first_block = params.num_blocks;
-      params.num_blocks += static_cast<std::int32_t>(
-          next_.vectors ? blocks_for(blocks_for(run_tokens, tokens_per_thread) * row_units, kernels::kThreads)
-                        : blocks_for(run_tokens, kernels::kElementBlockTokens));
+      params.num_blocks += static_cast<std::int32_t>(blocks_of(run->target_slots.num_tokens()));
+      num_tokens += run->target_slots.num_tokens();
     }
     const std::int64_t row_bytes = std::int64_t{2} * params.num_kv_heads * params.head_dim * dtype_bytes(next_.target);
     params.streams = num_tokens * params.num_layers * row_bytes >= kStreamFromBytes;
+  }
+
+  [[nodiscard]] std::int64_t blocks_of(std::int64_t num_tokens) const noexcept {
+    const ReanchorParams& params = next_.params;
+    switch (next_.path) {
+      case KernelPath::kStaged:
+        return blocks_for(num_tokens, params.staging.tile_tokens);
+      case KernelPath::kElements:
+        return blocks_for(num_tokens, kernels::kElementBlockTokens);
+      case KernelPath::kVectors:
+        break;
+    }
+    // Keys and values share a grid; of the two, keys never take fewer units.
+    const std::int64_t row_units =
+        std::int64_t{params.num_kv_heads} * kernels::units_per_head(params.head_dim, params.rope.half_dim);
+    return blocks_for(blocks_for(num_tokens, kernels::tokens_per_thread(next_.source)) * row_units, kernels::kThreads);
   }
 
   [[nodiscard]] static constexpr std::int64_t blocks_for(std::int64_t count, std::int64_t size) noexcept {
@@ -252,7 +308,7 @@ class LaunchSequence {
 
 }  // namespace
 
-Status for_each_launch(const KvTransfer& transfer, bool turns_back, std::uint32_t* flaws,
+Status for_each_launch(const KvTransfer& transfer, bool turns_back, const LaunchDevice& device,
                        const std::function<Status(const ReanchorLaunch&)>& launch) {
   for (int i = 0; i < kernels::kNumSourceKinds; ++i) {
     const auto kind = static_cast<SourceKind>(i);
@@ -260,7 +316,7 @@ Status for_each_launch(const KvTransfer& transfer, bool turns_back, std::uint32_
       return run.target_slots.num_tokens() > 0 && kind_of(run, transfer.geometry) == kind;
     };
     if (std::none_of(transfer.runs.begin(), transfer.runs.end(), is_due)) continue;
-    LaunchSequence sequence(transfer, kind, turns_back, flaws, launch);
+    LaunchSequence sequence(transfer, kind, turns_back, device, launch);
     for (const KvRun& run : transfer.runs) {
       if (is_due(run)) PIKV_TRY(sequence.add(run));
     }
@@ -269,7 +325,7 @@ Status for_each_launch(const KvTransfer& transfer, bool turns_back, std::uint32_
   return {};
 }
 
-Status for_each_launch(const SlabEncode& encode, std::uint32_t* flaws,
+Status for_each_launch(const SlabEncode& encode, const LaunchDevice& device,
                        const std::function<Status(const kernels::EncodeParams&)>& launch) {
   const ConstKvView& source = encode.source;
   kernels::EncodeParams params;
@@ -289,7 +345,7 @@ Status for_each_launch(const SlabEncode& encode, std::uint32_t* flaws,
   params.num_tokens = encode.target.num_tokens;
   params.num_kv_heads = encode.geometry.num_kv_heads;
   params.head_dim = encode.geometry.head_dim;
-  params.flaws = flaws;
+  params.flaws = device.flaws;
   const std::int32_t step = source.k_layers != nullptr ? 1 : encode.layer_end - encode.layer_begin;
   for (std::int32_t layer = encode.layer_begin; layer < encode.layer_end; layer += step) {
     params.layer_begin = layer;

@@ -207,11 +207,9 @@ SelectionOutcome run_selections(pikv::RowSelector& selector, pikv::Backend& back
                                                         stream));
     PIKV_TRY(selector.select_rows_above_async(scores.span(), c.threshold, above.span(), num_above.data(), stream));
     PIKV_TRY(selector.order_chunks_async(scores.span(), order.span(), stream));
-    return selector.gather_slots_async({.slots = all_slots.span(),
-                                        .rows = above.span(),
-                                        .count = num_above.data(),
-                                        .target = slots_above.span()},
-                                       stream);
+    return selector.gather_slots_async(
+        {.slots = all_slots.span(), .rows = above.span(), .count = num_above.data(), .target = slots_above.span()},
+        stream);
   };
   *status = run();
   outcome.top_rows = top.download();

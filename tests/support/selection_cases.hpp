@@ -15,7 +15,7 @@ struct SelectionCase {
   std::string name;
   std::vector<float> scores;
   std::vector<std::int32_t> segment_offsets;
-  std::int32_t k = 0;      // of all rows, at most as many as there are
+  std::int32_t k = 0;       // of all rows, at most as many as there are
   std::int32_t k_each = 0;  // of each segment
   float threshold = 0;
 };
