@@ -4,18 +4,6 @@
 // Strides are in bytes. Pointers are to device memory, or to page-locked host memory, unless said otherwise.
 #pragma once
 
-#ifndef PIKV_TUNE_T4
-#define PIKV_TUNE_T4 4
-#endif
-#ifndef PIKV_TUNE_T8
-#define PIKV_TUNE_T8 2
-#endif
-#ifndef PIKV_TUNE_F8
-#define PIKV_TUNE_F8 2
-#endif
-#ifndef PIKV_TUNE_16
-#define PIKV_TUNE_16 1
-#endif
 #include <cstddef>
 #include <cstdint>
 
@@ -102,14 +90,9 @@ inline constexpr std::int32_t kMaxStages = 8;
 inline constexpr std::int32_t kMaxTileTokens = 32;
 inline constexpr std::int32_t kStagedTokenBytes = 16;
 inline constexpr std::int32_t kStagedHeaderBytes = 48;
-#ifndef PIKV_TUNE_SB
-#define PIKV_TUNE_SB 2
-#endif
-#ifndef PIKV_TUNE_ROWS
-#define PIKV_TUNE_ROWS 16384
-#endif
-inline constexpr int kStagedBlocksPerMultiprocessor = PIKV_TUNE_SB;
-inline constexpr std::int32_t kMaxStagedBytes = (224 << 10) / PIKV_TUNE_SB - 1024;  ///< of a block; an SM has 227 KiB, 1 KiB a block is CUDA's
+inline constexpr int kStagedBlocksPerMultiprocessor = 2;
+/// Of a block: a multiprocessor has 227 KiB, of which CUDA takes 1 KiB a block.
+inline constexpr std::int32_t kMaxStagedBytes = (224 << 10) / kStagedBlocksPerMultiprocessor - 1024;
 
 struct ReanchorParams {
   Run runs[kMaxRuns];
@@ -150,7 +133,7 @@ inline constexpr std::int32_t kVectorChannels = 8;
 /// Consecutive tokens of which a thread of the vector kernel moves its channels: more than one where scales of channels
 /// are worth keeping in registers.
 [[nodiscard]] PIKV_HOST_DEVICE constexpr std::int32_t tokens_per_thread(SourceKind kind) noexcept {
-  return kind == SourceKind::kInt4 ? PIKV_TUNE_T4 : kind == SourceKind::kInt8 ? PIKV_TUNE_T8 : kind == SourceKind::kFloat8E4M3 ? PIKV_TUNE_F8 : PIKV_TUNE_16;
+  return kind == SourceKind::kInt4 || kind == SourceKind::kInt8 ? 2 : 1;
 }
 
 /// Tokens of a block of the element kernel.
@@ -159,12 +142,12 @@ inline constexpr std::int32_t kElementBlockTokens = 32;
 /// How a launch of this kind is staged; num_stages is 0 when it does not fit. For keys and values alike.
 [[nodiscard]] constexpr Staging staging_of(SourceKind kind, std::int32_t num_heads, std::int32_t head_dim,
                                            std::int32_t half_dim, bool heads_are_adjacent) noexcept {
-  constexpr std::int32_t kRowsBytes = PIKV_TUNE_ROWS;  // of a stage: several fit, and one is long enough to be worth its barrier
+  // Of a stage: long enough to be worth its barrier, short enough for several; measured on an H100.
+  const bool has_wide_rows = kind == SourceKind::kFloat16 || kind == SourceKind::kBFloat16;
+  const std::int32_t rows_bytes = has_wide_rows ? 32 << 10 : 16 << 10;
   const auto round_up = [](std::int32_t bytes) { return (bytes + 127) / 128 * 128; };
   Staging staging;
-  const std::int32_t element_bits = kind == SourceKind::kFloat16 || kind == SourceKind::kBFloat16 ? 16
-                                    : kind == SourceKind::kInt4                                   ? 4
-                                                                                                  : 8;
+  const std::int32_t element_bits = has_wide_rows ? 16 : kind == SourceKind::kInt4 ? 4 : 8;
   if (kind == SourceKind::kFloat32 || head_dim % kVectorChannels != 0 || num_heads > kThreads) return {};
   if (num_heads * units_per_head(head_dim, half_dim) > kThreads) return {};
   staging.head_bytes = head_dim * element_bits / 8;
@@ -172,7 +155,7 @@ inline constexpr std::int32_t kElementBlockTokens = 32;
   staging.piece_bytes = heads_are_adjacent ? num_heads * staging.head_bytes : staging.head_bytes;
   if (staging.piece_bytes % 16 != 0) return {};
   const std::int32_t row_bytes = num_heads * staging.head_bytes;
-  const std::int32_t tokens = kRowsBytes / row_bytes;
+  const std::int32_t tokens = rows_bytes / row_bytes;
   staging.tile_tokens = tokens < 1 ? 1 : tokens > kMaxTileTokens ? kMaxTileTokens : tokens;
   staging.table_offset = round_up(staging.tile_tokens * row_bytes);
   staging.scales_offset = staging.table_offset + round_up(staging.tile_tokens * half_dim * 8);

@@ -1,4 +1,4 @@
-// Re-anchoring through shared memory: the fast path for chunks' slabs and for pages whose rows are contiguous.
+// Re-anchoring through shared memory: the fast path where numbers are decoded or encoded on the way.
 //
 // Blocks stay on their multiprocessor and walk over the tiles of the transfer: some tokens of one run, of keys or of
 // values, in one layer. One warp runs ahead and has the copy engine bring rows, scales and table rows of the next tiles
@@ -347,18 +347,13 @@ template <SourceKind kKind, DType kType>
   return cudaGetLastError();
 }
 
-/// Targets of 32 bits go by reanchor.cuh.
+/// Targets of 32 bits, and 16 bits to 16 bits, go by reanchor.cuh.
 template <SourceKind kKind>
 [[nodiscard]] cudaError_t launch_staged_from(const ReanchorParams& params, DType target, cudaStream_t stream) {
-  switch (target) {
-    case DType::kFloat16:
-      return launch_staged_to<kKind, DType::kFloat16>(params, stream);
-    case DType::kBFloat16:
-      return launch_staged_to<kKind, DType::kBFloat16>(params, stream);
-    case DType::kFloat8E4M3:
-      return launch_staged_to<kKind, DType::kFloat8E4M3>(params, stream);
-    case DType::kFloat32:
-      break;
+  if (target == DType::kFloat8E4M3) return launch_staged_to<kKind, DType::kFloat8E4M3>(params, stream);
+  if constexpr (kKind >= SourceKind::kFloat8E4M3) {
+    if (target == DType::kFloat16) return launch_staged_to<kKind, DType::kFloat16>(params, stream);
+    if (target == DType::kBFloat16) return launch_staged_to<kKind, DType::kBFloat16>(params, stream);
   }
   return cudaErrorInvalidValue;
 }

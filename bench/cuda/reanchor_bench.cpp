@@ -28,7 +28,7 @@ constexpr std::int32_t kNumPositions = 131072;
 constexpr std::int64_t kChunkTokens = 512;
 
 enum class Pages { kShuffled, kInOrder };
-enum class Job { kReanchor, kUnanchor };
+enum class Job { kReanchor, kUnanchor, kUnanchorWhole };  // chunk by chunk, or the prompt as one chunk
 
 struct Setting {
   Job job;
@@ -57,7 +57,7 @@ class Prompt {
  public:
   Prompt(const Setting& setting, const pikv::RopeTable& table, std::uint32_t seed)
       : setting_(setting),
-        chunk_tokens_(std::min(kChunkTokens, setting.num_tokens)),
+        chunk_tokens_(setting.job == Job::kUnanchorWhole ? setting.num_tokens : std::min(kChunkTokens, setting.num_tokens)),
         num_chunks_(setting.num_tokens / chunk_tokens_),
         chunk_bytes_(pikv::slab_sections(kGeometry, setting.format, chunk_tokens_).slab_bytes(kGeometry.num_layers)),
         slabs_(static_cast<std::size_t>(num_chunks_ * chunk_bytes_)),
@@ -185,7 +185,7 @@ void bench(benchmark::State& state, pikv::Backend& backend, const Setting& setti
   const auto other = [&]() -> const Prompt& { return *prompts[next++ % prompts.size()]; };
   const auto move = [&] {
     const Prompt& prompt = other();
-    if (setting.job == Job::kUnanchor) return prompt.unanchor(backend, watch.stream());
+    if (setting.job != Job::kReanchor) return prompt.unanchor(backend, watch.stream());
     prompt.reanchor(backend, watch.stream());
   };
   const auto copy = [&] { other().copy(watch.stream()); };
@@ -216,13 +216,17 @@ void bench(benchmark::State& state, pikv::Backend& backend, const Setting& setti
   if (has_two) state.counters["over_two"] = median(eager_twos) / median(eager_moves);
 }
 
+const char* job_name(Job job) {
+  return job == Job::kReanchor ? "reanchor/" : job == Job::kUnanchor ? "unanchor/" : "unanchor_whole/";
+}
+
 const char* target_name(pikv::DType target) {
   return target == pikv::DType::kBFloat16 ? "bf16" : target == pikv::DType::kFloat16 ? "fp16" : "fp8";
 }
 
 void register_one(pikv::Backend& backend, const Setting& setting) {
   const std::string source = setting.format == pikv::SlabFormat::kPlain ? "bf16" : slab_format_name(setting.format);
-  const std::string name = std::string(setting.job == Job::kReanchor ? "reanchor/" : "unanchor/") + source + "-" +
+  const std::string name = std::string(job_name(setting.job)) + source + "-" +
                            target_name(setting.target) + "/" + std::to_string(setting.num_tokens) +
                            (setting.pages == Pages::kShuffled ? "/shuffled" : "/in_order");
   benchmark::RegisterBenchmark(name.c_str(),
@@ -243,7 +247,9 @@ void register_all(pikv::Backend& backend) {
     }
     register_one(backend, {Job::kReanchor, SlabFormat::kPlain, DType::kFloat8E4M3, num_tokens, Pages::kShuffled});
     register_one(backend, {Job::kReanchor, SlabFormat::kFloat8, DType::kFloat8E4M3, num_tokens, Pages::kShuffled});
-    register_one(backend, {Job::kUnanchor, SlabFormat::kPlain, DType::kBFloat16, num_tokens, Pages::kShuffled});
+    for (const Job job : {Job::kUnanchor, Job::kUnanchorWhole}) {
+      register_one(backend, {job, SlabFormat::kPlain, DType::kBFloat16, num_tokens, Pages::kShuffled});
+    }
   }
 }
 

@@ -142,10 +142,9 @@ bool fits_staged(const ReanchorLaunch& launch, const KvRun* const* sources, kern
   constexpr std::int64_t kAlignment = 16;
   const ReanchorParams& params = launch.params;
   const bool has_scales = launch.source == SourceKind::kInt8 || launch.source == SourceKind::kInt4;
-#ifdef PIKV_TUNE_NOSTAGE
-  return false;
-#endif
+  // Between types of 16 bits there is so little to compute that many short threads are faster.
   if (launch.target == DType::kFloat32) return false;
+  if (launch.source <= SourceKind::kBFloat16 && launch.target != DType::kFloat8E4M3) return false;
   const std::int64_t head_bytes = launch.source == SourceKind::kInt4
                                       ? params.head_dim / 2
                                       : params.head_dim * (launch.source <= SourceKind::kFloat8E4M3

@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# Everything that needs a GPU, in one call: builds, runs the GPU tests, runs them again under compute-sanitizer, measures,
+# holds the bytes of the model against the profiler's DRAM counters, and writes one JSON.
+set -u
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+usage() {
+  cat <<'USAGE'
+Usage: bench/gpu_check.sh [--output FILE] [--iterations N] [--no-sanitizer] [--no-profiler]
+
+  --output FILE    where the JSON goes (default build/gpu_check.json)
+  --iterations N   of each benchmark (default 60)
+  --no-sanitizer   leave out compute-sanitizer
+  --no-profiler    leave out ncu
+
+Needs a CUDA toolkit, a GPU of compute capability 9.0, CMake, ninja, doctest, Google Benchmark, nlohmann-json, OpenSSL and
+python3; installs nothing. Exits with 0 only if every test and every sanitizer run was clean.
+USAGE
+}
+
+output=build/gpu_check.json
+iterations=60
+sanitizer=yes
+profiler=yes
+while [ $# -gt 0 ]; do
+  case $1 in
+    --help | -h) usage; exit 0 ;;
+    --output) output=$2; shift ;;
+    --iterations) iterations=$2; shift ;;
+    --no-sanitizer) sanitizer=no ;;
+    --no-profiler) profiler=no ;;
+    *) usage >&2; exit 2 ;;
+  esac
+  shift
+done
+
+build=build/cuda-release
+parts=$build/gpu_check
+tests=(cuda_reanchor_test cuda_format_test cuda_selection_test cuda_pipeline_test)
+failed=0
+
+echo "== build"
+cmake --preset cuda-release >/dev/null || exit 1
+cmake --build "$build" --target "${tests[@]}" cuda_reanchor_bench cuda_upload_bench >"$build/build.log" 2>&1 || {
+  tail -n 30 "$build/build.log"
+  exit 1
+}
+mkdir -p "$parts"
+rm -f "$parts"/*
+: >"$parts/checks"
+
+# check NAME COMMAND...: runs it, keeps its output, notes the outcome.
+check() {
+  local name=$1 outcome=ok begin=$SECONDS
+  shift
+  if ! "$@" >"$parts/$name.log" 2>&1; then
+    outcome=failed
+    failed=1
+    tail -n 15 "$parts/$name.log"
+  fi
+  if grep -q SKIPPED "$parts/$name.log"; then outcome=skipped; fi
+  printf '%s %s %s\n' "$name" "$outcome" "$((SECONDS - begin))" | tee -a "$parts/checks"
+}
+
+echo "== tests"
+for test in "${tests[@]}"; do check "$test" "$build/tests/cuda/$test"; done
+
+if [ "$sanitizer" = yes ]; then
+  echo "== compute-sanitizer"
+  for tool in memcheck racecheck; do
+    for test in "${tests[@]}"; do
+      # Captured graphs and deliberate errors are the program's business; what the tool finds is what counts.
+      check "$tool.$test" compute-sanitizer --tool "$tool" --error-exitcode 9 --report-api-errors no \
+        "$build/tests/cuda/$test" &
+    done
+    wait
+  done
+  if grep -q failed "$parts/checks"; then failed=1; fi
+fi
+
+echo "== benchmarks"
+for bench in reanchor upload; do
+  "$build/bench/cuda_${bench}_bench" --benchmark_min_time="${iterations}x" --benchmark_out="$parts/$bench.json" \
+    --benchmark_out_format=json >/dev/null 2>"$parts/$bench.log" || { cat "$parts/$bench.log"; failed=1; }
+done
+
+if [ "$profiler" = yes ]; then
+  echo "== profiler"
+  for format in bf16 fp8 int8 int4; do
+    # One launch after the two that warm up; a working set beyond the cache.
+    ncu --clock-control none --csv -k regex:'reanchor_' --launch-skip 1 --launch-count 1 \
+      --metrics dram__bytes_read.sum,dram__bytes_write.sum "$build/bench/cuda_reanchor_bench" \
+      --benchmark_filter="^reanchor/$format-bf16/16384/shuffled" --benchmark_min_time=1x >"$parts/$format.ncu" 2>&1
+  done
+fi
+
+python3 - "$parts" "$output" <<'PYTHON'
+import csv, json, os, re, subprocess, sys
+
+parts, output = sys.argv[1], sys.argv[2]
+result = {"gpu": subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"],
+                                capture_output=True, text=True).stdout.strip()}
+result["checks"] = [dict(zip(("name", "outcome", "seconds"), line.split())) for line in open(f"{parts}/checks")]
+rows = {}
+for bench in ("reanchor", "upload"):
+    path = f"{parts}/{bench}.json"
+    if not os.path.exists(path):
+        continue
+    for run in json.load(open(path))["benchmarks"]:
+        name = re.sub(r"/(manual_time|iterations:\d+)", "", run["name"])
+        known = {"name", "family_index", "per_family_instance_index", "run_name", "run_type", "repetitions",
+                 "repetition_index", "threads", "iterations", "real_time", "cpu_time", "time_unit"}
+        rows[name] = {key: round(value, 4) for key, value in run.items() if key not in known}
+result["benchmarks"] = rows
+scale = {"byte": 1, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9}
+result["dram"] = {}
+for format_name in ("bf16", "fp8", "int8", "int4"):
+    path = f"{parts}/{format_name}.ncu"
+    if not os.path.exists(path):
+        continue
+    lines = [line for line in open(path) if line.startswith('"')]
+    counted = {}
+    for row in csv.DictReader(lines):
+        counted[row["Metric Name"]] = float(row["Metric Value"].replace(",", "")) * scale[row["Metric Unit"]]
+    model = rows.get(f"reanchor/{format_name}-bf16/16384/shuffled", {}).get("MB")
+    if counted and model:
+        total = sum(counted.values()) / 1e6
+        result["dram"][format_name] = {"measured_MB": round(total, 1), "model_MB": model,
+                                       "ratio": round(total / model, 4)}
+json.dump(result, open(output, "w"), indent=1)
+for name, row in rows.items():
+    print(f"{name:44s}", " ".join(f"{key}={value:g}" for key, value in row.items()))
+for name, row in result["dram"].items():
+    print("dram", name, row)
+PYTHON
+exit "$failed"
