@@ -45,11 +45,10 @@ class Barrier {
 
   /// Queues a copy that counts towards this barrier's phase. Both addresses and the size are multiples of 16.
   __device__ void copy(void* shared, const void* global, std::uint32_t num_bytes) {
-    asm volatile(
-        "cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-            shared_address(shared)),
-        "l"(global), "r"(num_bytes), "r"(shared_address(&word_))
-        : "memory");
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     shared_address(shared)),
+                 "l"(global), "r"(num_bytes), "r"(shared_address(&word_))
+                 : "memory");
   }
 
  private:

@@ -90,9 +90,9 @@ struct ElementPlace {
         return detail::bfloat16_to_float(load_as<std::uint16_t>(sinks + (at.slot * row_elements + row) * 2));
       }
       const std::int64_t head_groups = (head_dim + kInt4GroupChannels - 1) / kInt4GroupChannels;
-      const std::int64_t index = is_key ? at.slot / kInt4GroupTokens * row_elements + row
-                                        : (at.slot * num_heads + at.head) * head_groups +
-                                              at.channel / kInt4GroupChannels;
+      const std::int64_t index = is_key
+                                     ? at.slot / kInt4GroupTokens * row_elements + row
+                                     : (at.slot * num_heads + at.head) * head_groups + at.channel / kInt4GroupChannels;
       const auto both = load_as<std::uint8_t>(token_row + at.head * plane.head_bytes + at.channel / 2);
       const auto code = static_cast<std::uint8_t>(at.channel % 2 == 0 ? both & 0xFU : both >> 4);
       value = detail::decode_int4(code, half_at(scales + index * 4), half_at(scales + index * 4 + 2));

@@ -1,5 +1,5 @@
-// Encoding a chunk into a stored format. Done once for each chunk, when it is ingested, so these kernels are plain: every
-// element is read by whoever needs it, once to find scales and once to make codes.
+// Encoding a chunk into a stored format. Done once for each chunk, when it is ingested, so these kernels are plain:
+// every element is read by whoever needs it, once to find scales and once to make codes.
 //
 // Blocks are 32 x 8 threads. x is a channel within a group of 32, which makes accesses of a warp adjacent and an int4
 // group of values a warp; y walks over tokens. Grid z is the layer.
@@ -50,8 +50,7 @@ class EncodeSource {
   [[nodiscard]] __device__ float read_centred(std::int64_t token, std::int32_t head, std::int32_t channel) const {
     const float value = read(token, head, channel);
     if (!is_key_ || params_.key_bias == nullptr) return value;
-    return value -
-           params_.key_bias[(std::int64_t{layer_} * params_.num_kv_heads + head) * params_.head_dim + channel];
+    return value - params_.key_bias[(std::int64_t{layer_} * params_.num_kv_heads + head) * params_.head_dim + channel];
   }
 
  private:
@@ -66,8 +65,8 @@ class EncodeSource {
     const float scale = table == nullptr ? 1.0F : table[layer_ * scales.layer_stride + head * scales.head_stride];
     return detail::decode_float8(load_as<std::uint8_t>(element), scale);
   }
-  [[nodiscard]] __device__ float flaw(std::uint32_t which) const {
-    atomicOr_system(params_.flaws, which);
+  [[nodiscard]] __device__ float flaw(Flaw which) const {
+    report_flaw(params_.flaws, which);
     return 0;
   }
 

@@ -12,9 +12,9 @@ namespace pikv::kernels {
 /// Vectors of 8 elements. Requires: is_vectorizable() of every plane that `params.planes` names.
 [[nodiscard]] cudaError_t launch_reanchor_vectors(const ReanchorParams& params, SourceKind source, DType target,
                                                   cudaStream_t stream);
-/// The same through shared memory, for kinds that take decoding or a target that takes encoding. Requires: what launch_reanchor_vectors() does, sources in
-/// device memory whose rows (or heads) begin on 16 bytes, consecutive source slots for kInt8 and kInt4, a target of at
-/// most 16 bits, of 8 if the source has 16, and params.staging.
+/// The same through shared memory, for kinds that take decoding or a target that takes encoding. Requires: what
+/// launch_reanchor_vectors() does, sources in device memory whose rows (or heads) begin on 16 bytes, consecutive source
+/// slots for kInt8 and kInt4, a target of at most 16 bits, of 8 if the source has 16, and params.staging.
 [[nodiscard]] cudaError_t launch_reanchor_staged(const ReanchorParams& params, SourceKind source, DType target,
                                                  cudaStream_t stream);
 /// Any strides and alignments, element by element.

@@ -50,7 +50,7 @@ struct Run {
   SlotMap source_slots = SlotMap::consecutive(0, 0);
   SlotMap target_slots = SlotMap::consecutive(0, 0);
   PositionMap positions = PositionMap::consecutive(0);
-  std::int64_t num_slots = 0;  ///< of the source
+  std::int64_t num_slots = 0;    ///< of the source
   std::int32_t page_size = 1;    ///< of the source
   std::int32_t first_block = 0;  ///< thread blocks of the runs before this one
 };
@@ -97,9 +97,9 @@ inline constexpr std::int32_t kMaxStagedBytes = (224 << 10) / kStagedBlocksPerMu
 struct ReanchorParams {
   Run runs[kMaxRuns];
   TargetParams target;
-  Staging staging;  ///< of the staged kernel
-  RopeTableView rope;            ///< half_dim 0: keys do not turn; its inverse_square is not used
-  float inverse_square = 1.0F;   ///< what turned keys are multiplied by; 1 when re-anchoring
+  Staging staging;              ///< of the staged kernel
+  RopeTableView rope;           ///< half_dim 0: keys do not turn; its inverse_square is not used
+  float inverse_square = 1.0F;  ///< what turned keys are multiplied by; 1 when re-anchoring
   bool turns_back = false;
   bool streams = false;  ///< what is written will not be read again before the second-level cache has turned over
   std::uint8_t planes = kKeys | kValues;
@@ -109,13 +109,13 @@ struct ReanchorParams {
   std::int32_t head_dim = 0;
   std::int32_t layer_begin = 0;
   std::int32_t num_layers = 0;  ///< of the launch
-  /// [1] in host memory that the device can write: made kBadSlot or kBadPosition, or both, where a token was left out
+  /// [kNumFlaws] in host memory that the device can write: the word of a Flaw becomes 1 where a token was left out
   /// because what the device read was out of range. Not null.
   std::uint32_t* flaws = nullptr;
 };
 static_assert(sizeof(ReanchorParams) <= 4096);
 
-enum : std::uint32_t { kBadSlot = 1, kBadPosition = 2 };
+enum Flaw : std::uint8_t { kBadSlot = 0, kBadPosition = 1, kNumFlaws = 2 };
 
 inline constexpr int kThreads = 256;  ///< of a block, in every kernel
 
@@ -162,7 +162,7 @@ inline constexpr std::int32_t kElementBlockTokens = 32;
   const std::int32_t row = num_heads * head_dim;
   const std::int32_t scale_bytes = kind == SourceKind::kInt8   ? row * 2 + staging.tile_tokens * num_heads * 2 + 32
                                    : kind == SourceKind::kInt4 ? row * 8 + staging.tile_tokens * row / 8 + 32
-                                                           : num_heads * 4;
+                                                               : 0;
   staging.tokens_offset = staging.scales_offset + round_up(scale_bytes);
   staging.stage_bytes = staging.tokens_offset + round_up(kStagedHeaderBytes + staging.tile_tokens * kStagedTokenBytes);
   const std::int32_t fit = kMaxStagedBytes / staging.stage_bytes;

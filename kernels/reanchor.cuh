@@ -1,10 +1,10 @@
-// Re-anchoring in one pass, by vectors: a chunk's keys and values are read once, made numbers, keys are turned, and both
-// are written once into an engine's pages. Un-anchoring is the same with the turn inverted.
+// Re-anchoring in one pass, by vectors: a chunk's keys and values are read once, made numbers, keys are turned, and
+// both are written once into an engine's pages. Un-anchoring is the same with the turn inverted.
 //
 // Grid: x blocks of 256 items of a run, y planes (keys, values), z layers. An item is one thread's: 16 channels of one
-// head, as two vectors of 8 half a rotation apart, so that both members of a half-split pair are its own, of one token or
-// a few consecutive ones. Every byte is read and written once, in accesses of 16 bytes for 16-bit types, and a thread
-// reads 8 cosines and sines a token, which the heads of the token share in the first-level cache.
+// head, as two vectors of 8 half a rotation apart, so that both members of a half-split pair are its own, of one token
+// or a few consecutive ones. Every byte is read and written once, in accesses of 16 bytes for 16-bit types, and a
+// thread reads 8 cosines and sines a token, which the heads of the token share in the first-level cache.
 //
 // There is no shared memory and no barrier: many short threads, most of them waiting for memory, are what keeps a GPU's
 // memory busy. Each finds its own token's place, which costs arithmetic that is free here.
@@ -46,11 +46,10 @@ __device__ __forceinline__ void move_item(const ReanchorParams& params) {
   const auto layer_index = static_cast<std::int32_t>(blockIdx.z);
   const std::int32_t layer = params.layer_begin + layer_index;
   const auto head = static_cast<std::int32_t>(item % row_units / head_units);
-  const VectorPair pair =
-      vectors_of_unit(static_cast<std::int32_t>(item % head_units), params.head_dim, half_dim);
+  const VectorPair pair = vectors_of_unit(static_cast<std::int32_t>(item % head_units), params.head_dim, half_dim);
 
-  VectorPlace place{kIsKey ? run.k_decoding : run.v_decoding, layer, params.num_kv_heads, params.head_dim, head,
-                    pair.first_channel};
+  VectorPlace place{
+      kIsKey ? run.k_decoding : run.v_decoding, layer, params.num_kv_heads, params.head_dim, head, pair.first_channel};
   Source first_source(place);
   if (pair.has_second) place.channel = pair.second_channel;
   Source second_source(place);
@@ -82,8 +81,7 @@ __device__ __forceinline__ void move_item(const ReanchorParams& params) {
 #pragma unroll
   for (std::int32_t i = 0; i < kTokens; ++i) {
     if (tokens[i].target == nullptr) continue;
-    std::byte* const head_row =
-        tokens[i].target + head * (kIsKey ? params.target.k : params.target.v).head_bytes;
+    std::byte* const head_row = tokens[i].target + head * (kIsKey ? params.target.k : params.target.v).head_bytes;
     std::byte* const first_out = head_row + pair.first_channel * Target::kBytes;
     std::byte* const second_out = head_row + pair.second_channel * Target::kBytes;
     if constexpr (kIsCopy<kKind, kType>) {

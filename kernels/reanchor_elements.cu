@@ -23,9 +23,8 @@ struct Element {
   [[nodiscard]] __device__ const Plane& target_plane() const { return is_key ? params.target.k : params.target.v; }
 
   [[nodiscard]] __device__ float read(const TokenPlace& place, std::int32_t head, std::int32_t channel) const {
-    return read_element(run, is_key ? run.k_decoding : run.v_decoding, is_key, kind, place.source,
-                        source_plane(), {layer, place.source_slot, head, channel}, params.num_kv_heads,
-                        params.head_dim);
+    return read_element(run, is_key ? run.k_decoding : run.v_decoding, is_key, kind, place.source, source_plane(),
+                        {layer, place.source_slot, head, channel}, params.num_kv_heads, params.head_dim);
   }
   [[nodiscard]] __device__ std::byte* out(const TokenPlace& place, std::int32_t head, std::int32_t channel) const {
     return place.target + head * target_plane().head_bytes + channel * target_plane().dim_bytes;
@@ -48,8 +47,8 @@ struct Element {
     const float y = read(place, head, second);
     const float cos = params.rope.cos(place.position)[pair];
     const float sin = params.rope.sin(place.position)[pair];
-    const detail::RotatedPair turned = params.turns_back ? detail::unrotate(x, y, cos, sin, params.inverse_square)
-                                                         : detail::rotate(x, y, cos, sin);
+    const detail::RotatedPair turned =
+        params.turns_back ? detail::unrotate(x, y, cos, sin, params.inverse_square) : detail::rotate(x, y, cos, sin);
     write(place, head, first, turned.first);
     write(place, head, second, turned.second);
   }
@@ -59,8 +58,7 @@ struct Element {
       return write(place, head, channel, read(place, head, channel));
     }
     // Equal types are copied as bytes, so that a NaN keeps its payload.
-    const std::byte* const from = place.source + head * source_plane().head_bytes +
-                                  channel * source_plane().dim_bytes;
+    const std::byte* const from = place.source + head * source_plane().head_bytes + channel * source_plane().dim_bytes;
     if (type == DType::kFloat32) return store_as(out(place, head, channel), load_as<std::uint32_t>(from));
     store_as(out(place, head, channel), load_as<std::uint16_t>(from));
   }

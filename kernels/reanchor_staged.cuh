@@ -31,14 +31,15 @@ static_assert(sizeof(StagedToken) == kStagedTokenBytes);
 
 /// What the consuming warps are told about a stage, before its tokens.
 struct StagedHeader {
-  const float* bias;        ///< [H][D] of the layer; null: none
-  const std::byte* sinks;   ///< of the layer
+  const float* bias;               ///< [H][D] of the layer; null: none
+  const std::byte* sinks;          ///< of the layer
+  const std::byte* float8_scales;  ///< of the layer, in device memory; null: 1
   std::int32_t num_tokens;
   std::int32_t layer;
   std::int32_t base_slot;     ///< see StagedScales
   std::int32_t to_slot_zero;  ///< likewise
   std::int32_t is_key;
-  std::int32_t unused[3];
+  std::int32_t scale_head_bytes;  ///< of float8_scales
 };
 static_assert(sizeof(StagedHeader) == kStagedHeaderBytes);
 
@@ -131,30 +132,24 @@ __device__ __forceinline__ void stage_tile(const ReanchorParams& params, const S
     scales = stage_scales<kKind, kIsKey>(params, tile.run, layer, first_slot, tile.num_tokens);
     num_bytes += scales.num_bytes;
   }
-  if constexpr (kKind == SourceKind::kFloat8E4M3) {
-    auto* const out = reinterpret_cast<float*>(stage + staging.scales_offset);
-    const std::byte* const from = decoding.scales == nullptr ? nullptr : decoding.scales + layer * decoding.layer_bytes;
-    for (std::int32_t head = lane; head < params.num_kv_heads; head += 32) {
-      out[head] = from == nullptr ? 1.0F : load_cached<float>(from + head * decoding.head_bytes);
-    }
-  }
   std::byte* const header = stage + staging.tokens_offset;
   if (lane < tile.num_tokens) {
     reinterpret_cast<StagedToken*>(header + kStagedHeaderBytes)[lane] = {place.target, place.source_slot, 0};
   }
   if (lane == 0) {
-    const float* const bias =
-        kIsKey && tile.run.key_bias != nullptr
-            ? tile.run.key_bias + std::int64_t{layer} * params.num_kv_heads * params.head_dim
-            : nullptr;
-    *reinterpret_cast<StagedHeader*>(header) = {bias,
-                                                decoding.sinks + layer * decoding.sink_layer_bytes,
-                                                tile.num_tokens,
-                                                layer,
-                                                scales.base_slot,
-                                                scales.to_slot_zero,
-                                                kIsKey,
-                                                {}};
+    const float* const bias = kIsKey && tile.run.key_bias != nullptr
+                                  ? tile.run.key_bias + std::int64_t{layer} * params.num_kv_heads * params.head_dim
+                                  : nullptr;
+    *reinterpret_cast<StagedHeader*>(header) = {
+        bias,
+        decoding.sinks + layer * decoding.sink_layer_bytes,
+        decoding.scales == nullptr ? nullptr : decoding.scales + layer * decoding.layer_bytes,
+        tile.num_tokens,
+        layer,
+        scales.base_slot,
+        scales.to_slot_zero,
+        kIsKey,
+        static_cast<std::int32_t>(decoding.head_bytes)};
   }
   __syncwarp();
   if (lane == 0) arrived.arrive_expecting(num_bytes);
@@ -168,7 +163,8 @@ __device__ __forceinline__ void stage_tile(const ReanchorParams& params, const S
   for (std::int32_t piece = 0; piece < staging.pieces_per_token; ++piece) {
     arrived.copy(row + piece * staging.piece_bytes, place.source + piece * plane.head_bytes, piece_bytes);
   }
-  if (turns) arrived.copy(stage + staging.table_offset + lane * table_bytes, params.rope.cos(place.position), table_bytes);
+  if (turns)
+    arrived.copy(stage + staging.table_offset + lane * table_bytes, params.rope.cos(place.position), table_bytes);
 }
 
 /// What a consuming thread does in every tile of keys, or of values.
@@ -206,8 +202,9 @@ __device__ __forceinline__ void move_staged(const ReanchorParams& params, const 
   const std::int32_t head = share.head;
 
   Decoding decoding;  // of the stage, and of its layer alone
-  decoding.scales = stage + staging.scales_offset + header.to_slot_zero;
-  decoding.head_bytes = sizeof(float);
+  decoding.scales =
+      kKind == SourceKind::kFloat8E4M3 ? header.float8_scales : stage + staging.scales_offset + header.to_slot_zero;
+  decoding.head_bytes = header.scale_head_bytes;
   decoding.sinks = header.sinks;
   VectorPlace place{decoding, 0, params.num_kv_heads, params.head_dim, head, pair.first_channel};
   Source first_source(place);
@@ -221,8 +218,8 @@ __device__ __forceinline__ void move_staged(const ReanchorParams& params, const 
           ? __ldg(target_table + header.layer * target_scales.layer_stride + head * target_scales.head_stride)
           : 1.0F;
   const float* const bias = kIsKey && header.bias != nullptr ? header.bias + head * params.head_dim : nullptr;
-  const std::int64_t first_out = head * (kIsKey ? params.target.k : params.target.v).head_bytes +
-                                 pair.first_channel * Target::kBytes;
+  const std::int64_t first_out =
+      head * (kIsKey ? params.target.k : params.target.v).head_bytes + pair.first_channel * Target::kBytes;
   const std::int32_t second_out = (pair.second_channel - pair.first_channel) * Target::kBytes;
   const std::int32_t row_bytes = params.num_kv_heads * staging.head_bytes;
   const std::int32_t table_bytes = params.rope.half_dim * 8;

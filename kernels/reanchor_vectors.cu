@@ -36,8 +36,7 @@ cudaError_t launch_reanchor_vectors(const ReanchorParams& params, SourceKind sou
   return cudaErrorInvalidValue;
 }
 
-cudaError_t launch_reanchor_staged(const ReanchorParams& params, SourceKind source, DType target,
-                                   cudaStream_t stream) {
+cudaError_t launch_reanchor_staged(const ReanchorParams& params, SourceKind source, DType target, cudaStream_t stream) {
   switch (source) {
     case SourceKind::kFloat32:
       break;

@@ -19,6 +19,11 @@ struct TokenPlace {
   return value >= 0 && value < end;
 }
 
+/// Every thread that finds a flaw writes the same word, so no atomic operation over the bus is needed.
+__device__ __forceinline__ void report_flaw(std::uint32_t* flaws, Flaw flaw) {
+  *reinterpret_cast<volatile std::uint32_t*>(flaws + flaw) = 1;
+}
+
 /// Bytes from a layer's base to a slot. Requires: slot >= 0.
 [[nodiscard]] __device__ __forceinline__ std::int64_t slot_offset(const Plane& plane, std::int32_t page_size,
                                                                   Slot slot) {
@@ -50,21 +55,24 @@ template <bool kIsKey>
   const Slot target = run.target_slots.slot(token);
   if (target == kSkipSlot) return place;
   const Slot source = run.source_slots.slot(token);
-  std::uint32_t flaws = 0;
-  if (!in_range(target, params.target.num_slots) || !in_range(source, run.num_slots)) flaws |= kBadSlot;
+  bool is_sound = true;
+  if (!in_range(target, params.target.num_slots) || !in_range(source, run.num_slots)) {
+    report_flaw(params.flaws, kBadSlot);
+    is_sound = false;
+  }
   // The host has checked consecutive positions. Of others the values' token is left out with the keys'.
   if (params.rope.turns() && (kIsKey || run.positions.is_per_token())) {
     place.position = run.positions.position(token);
-    if (!in_range(place.position, params.rope.num_positions)) flaws |= kBadPosition;
+    if (!in_range(place.position, params.rope.num_positions)) {
+      report_flaw(params.flaws, kBadPosition);
+      is_sound = false;
+    }
   }
-  if (flaws != 0) {
-    atomicOr_system(params.flaws, flaws);
-    return place;
-  }
+  if (!is_sound) return place;
   const Plane& plane = kIsKey ? run.k : run.v;
   place.source_slot = static_cast<std::int32_t>(source);  // read for stored formats, whose slots are tokens
-  place.source = plane.base + (params.layer_begin + layer_index) * plane.layer_bytes +
-                 slot_offset(plane, run.page_size, source);
+  place.source =
+      plane.base + (params.layer_begin + layer_index) * plane.layer_bytes + slot_offset(plane, run.page_size, source);
   place.target = (kIsKey ? params.target.k_layers : params.target.v_layers)[layer_index] +
                  slot_offset(kIsKey ? params.target.k : params.target.v, params.target.page_size, target);
   return place;

@@ -36,14 +36,20 @@ __device__ __forceinline__ void turn(float (&a)[kVectorChannels], float (&b)[kVe
   // Which entries of the table the eight pairs of the two vectors take.
   const std::int32_t low = kPairing == Pairing::kHalfSplit ? pair.first_channel : pair.first_channel / 2;
   const std::int32_t high = kPairing == Pairing::kHalfSplit ? low + 4 : pair.second_channel / 2;
-  const float4 cosines[2] = {Memory::template load_again<float4>(cos + 4 * low), Memory::template load_again<float4>(cos + 4 * high)};
-  const float4 sines[2] = {Memory::template load_again<float4>(sin + 4 * low), Memory::template load_again<float4>(sin + 4 * high)};
+  const float4 cosines[2] = {Memory::template load_again<float4>(cos + 4 * low),
+                             Memory::template load_again<float4>(cos + 4 * high)};
+  const float4 sines[2] = {Memory::template load_again<float4>(sin + 4 * low),
+                           Memory::template load_again<float4>(sin + 4 * high)};
 #pragma unroll
   for (int i = 0; i < kVectorChannels; ++i) {
-    const float c = i % 4 == 0 ? cosines[i / 4].x : i % 4 == 1 ? cosines[i / 4].y : i % 4 == 2 ? cosines[i / 4].z
-                                                                                               : cosines[i / 4].w;
-    const float s = i % 4 == 0 ? sines[i / 4].x : i % 4 == 1 ? sines[i / 4].y : i % 4 == 2 ? sines[i / 4].z
-                                                                                           : sines[i / 4].w;
+    const float c = i % 4 == 0   ? cosines[i / 4].x
+                    : i % 4 == 1 ? cosines[i / 4].y
+                    : i % 4 == 2 ? cosines[i / 4].z
+                                 : cosines[i / 4].w;
+    const float s = i % 4 == 0   ? sines[i / 4].x
+                    : i % 4 == 1 ? sines[i / 4].y
+                    : i % 4 == 2 ? sines[i / 4].z
+                                 : sines[i / 4].w;
     float& first = kPairing == Pairing::kHalfSplit ? a[i] : i < 4 ? a[2 * (i % 4)] : b[2 * (i % 4)];
     float& second = kPairing == Pairing::kHalfSplit ? b[i] : i < 4 ? a[2 * (i % 4) + 1] : b[2 * (i % 4) + 1];
     const detail::RotatedPair turned =

@@ -1,7 +1,7 @@
 // Eight adjacent channels of one head and token, out of each kind of source.
 //
-// A VectorSource stands for one vector of channels of one head in one layer, of keys or of values. load() fetches the bytes of a
-// token, decode() makes them numbers; between the two a thread can start other loads. Arithmetic is that of
+// A VectorSource stands for one vector of channels of one head in one layer, of keys or of values. load() fetches the
+// bytes of a token, decode() makes them numbers; between the two a thread can start other loads. Arithmetic is that of
 // pikv/detail/quantize.hpp, with the hardware's conversions where they give the same bits.
 #pragma once
 
@@ -116,7 +116,7 @@ struct VectorSource<SourceKind::kFloat8E4M3, kIsKey, Memory> {
   };
   explicit __device__ VectorSource(const VectorPlace& place) : offset_(place.channel), scale_(1.0F) {
     if (place.decoding.scales != nullptr) {
-      scale_ = Memory::template load_again<float>(place.decoding.scales + place.layer * place.decoding.layer_bytes +
+      scale_ = load_cached<float>(place.decoding.scales + place.layer * place.decoding.layer_bytes +
                                   place.head * place.decoding.head_bytes);
     }
   }
@@ -159,9 +159,9 @@ struct VectorSource<SourceKind::kInt8, true, Memory> {
     uint2 words;
   };
   explicit __device__ VectorSource(const VectorPlace& place) : offset_(place.channel) {
-    const uint4 pairs = Memory::template load_again<uint4>(place.decoding.scales +
-                                                           place.layer * place.decoding.layer_bytes +
-                                                           (place.head * place.head_dim + place.channel) * 2);
+    const uint4 pairs =
+        Memory::template load_again<uint4>(place.decoding.scales + place.layer * place.decoding.layer_bytes +
+                                           (place.head * place.head_dim + place.channel) * 2);
     decode_halves(pairs, scales_);
   }
   [[nodiscard]] __device__ Raw load(const std::byte* head_row, std::int32_t /*slot*/) const {
@@ -190,7 +190,8 @@ struct VectorSource<SourceKind::kInt8, false, Memory> {
         row_bytes_(place.num_heads * 2),
         scales_(place.decoding.scales + place.layer * place.decoding.layer_bytes + place.head * 2) {}
   [[nodiscard]] __device__ Raw load(const std::byte* head_row, std::int32_t slot) const {
-    return {Memory::template load<uint2>(head_row + offset_), Memory::template load_again<std::uint16_t>(scales_ + std::int64_t{slot} * row_bytes_)};
+    return {Memory::template load<uint2>(head_row + offset_),
+            Memory::template load_again<std::uint16_t>(scales_ + std::int64_t{slot} * row_bytes_)};
   }
   __device__ void decode(const Raw& raw, std::int32_t /*slot*/, float (&values)[kVectorChannels]) {
     const float scale = __half2float(__half(__half_raw{raw.scale}));
@@ -291,7 +292,8 @@ struct VectorSource<SourceKind::kInt4, false, Memory> {
     row_bytes_ = place.num_heads * head_groups * 4;
   }
   [[nodiscard]] __device__ Raw load(const std::byte* head_row, std::int32_t slot) const {
-    return {Memory::template load<std::uint32_t>(head_row + offset_), Memory::template load_again<std::uint32_t>(groups_ + std::int64_t{slot} * row_bytes_)};
+    return {Memory::template load<std::uint32_t>(head_row + offset_),
+            Memory::template load_again<std::uint32_t>(groups_ + std::int64_t{slot} * row_bytes_)};
   }
   __device__ void decode(const Raw& raw, std::int32_t slot, float (&values)[kVectorChannels]) {
     if (slot < kInt4SinkTokens) return sinks_.decode(slot, values);

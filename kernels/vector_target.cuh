@@ -11,7 +11,6 @@
 
 namespace pikv::kernels {
 
-
 /// Types of 16 bits and more also copy() what was read from their own kind; fp8 does not, since scales may differ.
 template <DType kType>
 struct VectorTarget;

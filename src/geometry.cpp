@@ -131,8 +131,7 @@ Status validate(const KvGeometry& geometry) {
                   "at most head_dim = " + std::to_string(geometry.head_dim));
   }
   if (geometry.dtype != DType::kFloat32 && geometry.dtype != DType::kFloat16 && geometry.dtype != DType::kBFloat16) {
-    return refuse("KvGeometry", "dtype", static_cast<std::int64_t>(geometry.dtype),
-                  "kFloat32, kFloat16 or kBFloat16");
+    return refuse("KvGeometry", "dtype", static_cast<std::int64_t>(geometry.dtype), "kFloat32, kFloat16 or kBFloat16");
   }
   const std::int64_t max_elements = kMaxBytesPerToken / (2 * dtype_bytes(geometry.dtype));
   const std::int64_t row = std::int64_t{geometry.num_kv_heads} * geometry.head_dim;

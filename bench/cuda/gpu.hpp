@@ -60,7 +60,8 @@ class DeviceArray {
 /// A stream and the time between two points on it.
 ///
 /// Device time: a kernel that spins holds the stream until all the work has been queued, so that what the host takes to
-/// queue it does not count. Eager time: as an engine sees it whose stream is idle; both matter, for different questions.
+/// queue it does not count. Eager time: as an engine sees it whose stream is idle; both matter, for different
+/// questions.
 class Stopwatch {
  public:
   Stopwatch() {

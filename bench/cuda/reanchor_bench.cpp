@@ -5,8 +5,8 @@
 // cache. Bytes are those read plus those written, scales included. Counters, of medians over all iterations:
 //   GB/s          bytes a second
 //   of_copy       rate over the copy's rate in this run; both by device time
-//   over_two      how many times as fast as the two kernels, from an idle stream: the time to queue them counts for both
-//   MB            bytes moved, which a profiler's DRAM counters can be held against
+//   over_two      how many times as fast as the two kernels, from an idle stream: the time to queue them counts for
+//   both MB            bytes moved, which a profiler's DRAM counters can be held against
 #include <numeric>
 #include <optional>
 #include <random>
@@ -41,14 +41,15 @@ struct Setting {
 constexpr pikv::KvGeometry kGeometry{
     .num_layers = 32, .num_kv_heads = 8, .head_dim = 128, .rotary_dim = 128, .dtype = pikv::DType::kBFloat16};
 
+/// Never destroyed: its memory goes with the backend, which statics would outlive.
 const pikv::RopeTable& device_table(pikv::Backend& backend) {
-  static const pikv::RopeTable table = [&] {
+  static const pikv::RopeTable& table = *new pikv::RopeTable([&] {
     pikv::RopeConfig rope(500000.0, pikv::Pairing::kHalfSplit, pikv::AngleRule::kFp32Product);
-    rope.scaling = pikv::Llama3Scaling{
-        .factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_max_positions = 8192};
+    rope.scaling =
+        pikv::Llama3Scaling{.factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_max_positions = 8192};
     const pikv::RopeTable host = pikv::RopeTable::build(rope, kGeometry.rotary_dim, kNumPositions).value();
     return pikv::copy_table(host, backend, backend.memory_resource()).value();
-  }();
+  }());
   return table;
 }
 
@@ -57,7 +58,8 @@ class Prompt {
  public:
   Prompt(const Setting& setting, const pikv::RopeTable& table, std::uint32_t seed)
       : setting_(setting),
-        chunk_tokens_(setting.job == Job::kUnanchorWhole ? setting.num_tokens : std::min(kChunkTokens, setting.num_tokens)),
+        chunk_tokens_(setting.job == Job::kUnanchorWhole ? setting.num_tokens
+                                                         : std::min(kChunkTokens, setting.num_tokens)),
         num_chunks_(setting.num_tokens / chunk_tokens_),
         chunk_bytes_(pikv::slab_sections(kGeometry, setting.format, chunk_tokens_).slab_bytes(kGeometry.num_layers)),
         slabs_(static_cast<std::size_t>(num_chunks_ * chunk_bytes_)),
@@ -111,10 +113,9 @@ class Prompt {
                             .positions = forward.positions};
       pikv::KvTransfer transfer = transfer_;
       transfer.runs = {&run, 1};
-      transfer.target = pikv::plain_view(
-          kGeometry, pikv::SlabView{.data = const_cast<std::byte*>(forward.slab.data),
-                                    .num_tokens = chunk_tokens_,
-                                    .space = pikv::MemorySpace::kDevice});
+      transfer.target = pikv::plain_view(kGeometry, pikv::SlabView{.data = const_cast<std::byte*>(forward.slab.data),
+                                                                   .num_tokens = chunk_tokens_,
+                                                                   .space = pikv::MemorySpace::kDevice});
       check(backend.unanchor_async(transfer, pikv::cuda_stream(stream)), "unanchor_async");
     }
   }
@@ -178,8 +179,8 @@ void bench(benchmark::State& state, pikv::Backend& backend, const Setting& setti
   }
   const bool has_two = setting.format == pikv::SlabFormat::kPlain && setting.target == pikv::DType::kBFloat16 &&
                        setting.job == Job::kReanchor;
-  DeviceArray scratch(static_cast<std::size_t>(setting.num_tokens * kGeometry.elements_per_token() /
-                                               kGeometry.num_layers * 2));
+  DeviceArray scratch(
+      static_cast<std::size_t>(setting.num_tokens * kGeometry.elements_per_token() / kGeometry.num_layers * 2));
   Stopwatch watch;
   std::size_t next = 0;
   const auto other = [&]() -> const Prompt& { return *prompts[next++ % prompts.size()]; };
@@ -226,8 +227,8 @@ const char* target_name(pikv::DType target) {
 
 void register_one(pikv::Backend& backend, const Setting& setting) {
   const std::string source = setting.format == pikv::SlabFormat::kPlain ? "bf16" : slab_format_name(setting.format);
-  const std::string name = std::string(job_name(setting.job)) + source + "-" +
-                           target_name(setting.target) + "/" + std::to_string(setting.num_tokens) +
+  const std::string name = std::string(job_name(setting.job)) + source + "-" + target_name(setting.target) + "/" +
+                           std::to_string(setting.num_tokens) +
                            (setting.pages == Pages::kShuffled ? "/shuffled" : "/in_order");
   benchmark::RegisterBenchmark(name.c_str(),
                                [&backend, setting](benchmark::State& state) { bench(state, backend, setting); })

@@ -85,8 +85,8 @@ cudaError_t run_two_kernels(const TwoKernels& job, cudaStream_t stream) {
     append_pages<<<blocks, kThreads, 0, stream>>>(
         reinterpret_cast<const uint4*>(turned), reinterpret_cast<const uint4*>(values),
         reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(job.k_pages) + layer * job.page_layer_elements),
-        reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(job.v_pages) + layer * job.page_layer_elements),
-        job.pages, job.num_tokens, static_cast<std::int32_t>(row_vectors), job.page_size);
+        reinterpret_cast<uint4*>(static_cast<__nv_bfloat16*>(job.v_pages) + layer * job.page_layer_elements), job.pages,
+        job.num_tokens, static_cast<std::int32_t>(row_vectors), job.page_size);
   }
   return cudaGetLastError();
 }

@@ -1,6 +1,6 @@
-// The usual way to put keys and values into pages, as a baseline: one kernel turns a layer's keys into a buffer, another
-// appends keys and values to the paged cache. Written as engines' kernels are: accesses of 16 bytes, fp32 table, one pair
-// of launches for each layer.
+// The usual way to put keys and values into pages, as a baseline: one kernel turns a layer's keys into a buffer,
+// another appends keys and values to the paged cache. Written as engines' kernels are: accesses of 16 bytes, fp32
+// table, one pair of launches for each layer.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -10,11 +10,11 @@
 namespace pikv_bench {
 
 struct TwoKernels {
-  const void* keys;            ///< [L] layers `layer_elements` apart, each [T][H][D] bf16
-  const void* values;          ///< likewise
+  const void* keys;    ///< [L] layers `layer_elements` apart, each [T][H][D] bf16
+  const void* values;  ///< likewise
   std::int64_t layer_elements;
-  void* turned_keys;           ///< [T][H][D] bf16, for one layer
-  void* k_pages;               ///< [L] layers `page_layer_elements` apart, each [P][S][H][D] bf16
+  void* turned_keys;  ///< [T][H][D] bf16, for one layer
+  void* k_pages;      ///< [L] layers `page_layer_elements` apart, each [P][S][H][D] bf16
   void* v_pages;
   std::int64_t page_layer_elements;
   const std::int32_t* pages;  ///< [ceil(T/S)]

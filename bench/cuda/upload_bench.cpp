@@ -4,7 +4,8 @@
 // Counters, of medians over all iterations:
 //   GB/s       bytes of the chunks over the time from start to the last layer in its pages
 //   of_pcie    that rate over the rate of one large copy from the same memory, in this run
-//   hidden     with a compute kernel of equal length a layer: the share of the upload's time that the engine did not see
+//   hidden     with a compute kernel of equal length a layer: the share of the upload's time that the engine did not
+//   see
 #include <array>
 #include <numeric>
 #include <random>
@@ -130,8 +131,7 @@ void bench(benchmark::State& state, pikv::Backend& backend, pikv::SlabFormat for
   };
   (void)watch.eager_seconds([&] { place(0); });
   (void)watch.eager_seconds(copy);
-  const auto layer_microseconds =
-      static_cast<int>(watch.eager_seconds([&] { place(0); }) * 1e6 / kGeometry.num_layers);
+  const auto layer_microseconds = static_cast<int>(watch.eager_seconds([&] { place(0); }) * 1e6 / kGeometry.num_layers);
   std::vector<double> copies;
   std::vector<double> uploads;
   std::vector<double> computes;
@@ -157,8 +157,9 @@ void bench(benchmark::State& state, pikv::Backend& backend, pikv::SlabFormat for
 void register_all(pikv::Backend& backend) {
   using pikv::SlabFormat;
   for (const SlabFormat format : {SlabFormat::kPlain, SlabFormat::kFloat8, SlabFormat::kInt8, SlabFormat::kInt4}) {
-    const std::string name = std::string("upload/") + (format == SlabFormat::kPlain ? "bf16" : slab_format_name(format)) +
-                             "/" + std::to_string(kNumChunks * kChunkTokens);
+    const std::string name = std::string("upload/") +
+                             (format == SlabFormat::kPlain ? "bf16" : slab_format_name(format)) + "/" +
+                             std::to_string(kNumChunks * kChunkTokens);
     benchmark::RegisterBenchmark(name.c_str(),
                                  [&backend, format](benchmark::State& state) { bench(state, backend, format); })
         ->UseManualTime()

@@ -52,9 +52,9 @@ class PositionMap {
   bool is_per_token_;
 };
 
-/// One contiguous stretch of tokens to move, out of a view or out of a chunk's slab. Both slot maps have the same number
-/// of tokens. No two tokens of a transfer share a target slot, and no source element is a target element of the same
-/// transfer.
+/// One contiguous stretch of tokens to move, out of a view or out of a chunk's slab. Both slot maps have the same
+/// number of tokens. No two tokens of a transfer share a target slot, and no source element is a target element of the
+/// same transfer.
 struct KvRun {
   ConstKvView source;    ///< not used when a slab is given
   ConstSlabView slab{};  ///< in any format; its slots are the chunk's tokens. Its data null: none. Only to re-anchor.
@@ -70,20 +70,22 @@ struct KvTransfer {
   KvGeometry geometry;  ///< its dtype is not used: source and target views name their own
   std::span<const KvRun> runs;
   KvView target;
-  RopeTableView rope{};  ///< half_dim 0 (a default RopeTableView): keys are moved without turning, positions are not read
+  RopeTableView
+      rope{};  ///< half_dim 0 (a default RopeTableView): keys are moved without turning, positions are not read
   std::int32_t layer_begin = 0;
   std::int32_t layer_end = 0;
 };
 
-/// One chunk, or some of its layers, to bring into a stored format. Slots of the slab are its tokens; `source_slots` has
-/// one for each, none of them skipped. What must stay alive until when is as for a KvTransfer.
+/// One chunk, or some of its layers, to bring into a stored format. Slots of the slab are its tokens; `source_slots`
+/// has one for each, none of them skipped. What must stay alive until when is as for a KvTransfer.
 struct SlabEncode {
   KvGeometry geometry;  ///< of the slab
   ConstKvView source;
   SlotMap source_slots = SlotMap::consecutive(0, 0);
   PositionMap positions = PositionMap::consecutive(0);
-  RopeTableView rope{};  ///< half_dim 0: the source's keys are semantic; else they stand at `positions`, and are turned back
-  SlabView target;     ///< every byte that a decoder reads is written; scales are found over all T tokens
+  RopeTableView
+      rope{};       ///< half_dim 0: the source's keys are semantic; else they stand at `positions`, and are turned back
+  SlabView target;  ///< every byte that a decoder reads is written; scales are found over all T tokens
   std::int32_t layer_begin = 0;
   std::int32_t layer_end = 0;
 };
@@ -94,8 +96,8 @@ class Event {
   virtual ~Event() = default;
 };
 
-/// A stream of the backend's own, for work beside the engine's. Destroying it waits for nothing: work queued on it still
-/// runs.
+/// A stream of the backend's own, for work beside the engine's. Destroying it waits for nothing: work queued on it
+/// still runs.
 class Stream {
  public:
   virtual ~Stream() = default;

@@ -6,9 +6,9 @@
 //   if (!backend.ok()) backend = pikv::make_cpu_backend();   // the status says why
 //   PIKV_TRY((*backend)->reanchor_async(transfer, pikv::cuda_stream(stream)));
 //
-// Transfers are kernel launches on the caller's stream and nothing else: no allocation, no synchronisation, so that they
-// can be captured in a CUDA graph. A graph replays the views, slot maps and positions it was captured with; what slot and
-// position arrays hold may change between replays.
+// Transfers are kernel launches on the caller's stream and nothing else: no allocation, no synchronisation, so that
+// they can be captured in a CUDA graph. A graph replays the views, slot maps and positions it was captured with; what
+// slot and position arrays hold may change between replays.
 #pragma once
 
 #include <cstddef>

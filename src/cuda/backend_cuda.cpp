@@ -1,14 +1,15 @@
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
 #include <utility>
 
-#include "kernels/launch.hpp"
 #include "cuda/error.hpp"
 #include "cuda/transfer_params.hpp"
+#include "kernels/launch.hpp"
 #include "pikv/cuda.hpp"
 
 namespace pikv {
@@ -45,42 +46,46 @@ class CudaStream final : public Stream {
   cudaStream_t stream_;
 };
 
-/// A word that kernels write when they meet a slot or position out of range, and that the host reads without waiting.
-class FlawWord {
+/// Words that kernels write when they meet a slot or position out of range, and that the host reads without waiting.
+class FlawWords {
  public:
-  [[nodiscard]] static Result<FlawWord> create() {
+  [[nodiscard]] static Result<FlawWords> create() {
     void* host = nullptr;
-    PIKV_TRY(cuda_status(cudaHostAlloc(&host, sizeof(std::uint32_t), cudaHostAllocMapped | cudaHostAllocPortable),
-                         "cudaHostAlloc"));
-    FlawWord word(static_cast<std::uint32_t*>(host));
-    *word.host_ = 0;
+    PIKV_TRY(cuda_status(
+        cudaHostAlloc(&host, kernels::kNumFlaws * sizeof(std::uint32_t), cudaHostAllocMapped | cudaHostAllocPortable),
+        "cudaHostAlloc"));
+    FlawWords words(static_cast<std::uint32_t*>(host));
+    std::fill_n(words.host_, kernels::kNumFlaws, 0U);
     void* device = nullptr;
     PIKV_TRY(cuda_status(cudaHostGetDevicePointer(&device, host, 0), "cudaHostGetDevicePointer"));
-    word.device_ = static_cast<std::uint32_t*>(device);
-    return word;
+    words.device_ = static_cast<std::uint32_t*>(device);
+    return words;
   }
-  FlawWord(FlawWord&& other) noexcept
+  FlawWords(FlawWords&& other) noexcept
       : host_(std::exchange(other.host_, nullptr)), device_(std::exchange(other.device_, nullptr)) {}
-  FlawWord& operator=(FlawWord&&) = delete;
-  ~FlawWord() {
+  FlawWords& operator=(FlawWords&&) = delete;
+  ~FlawWords() {
     if (host_ != nullptr) (void)cudaFreeHost(host_);
   }
 
   [[nodiscard]] std::uint32_t* device() const noexcept { return device_; }
   /// Reported once.
   [[nodiscard]] Status take() const {
-    std::atomic_ref<std::uint32_t> word(*host_);
-    if (word.load(std::memory_order_relaxed) == 0) return {};
-    const std::uint32_t flaws = word.exchange(0);
+    bool found[kernels::kNumFlaws];
+    for (int flaw = 0; flaw < kernels::kNumFlaws; ++flaw) {
+      std::atomic_ref<std::uint32_t> word(host_[flaw]);
+      found[flaw] = word.load(std::memory_order_relaxed) != 0 && word.exchange(0) != 0;
+    }
+    if (!found[kernels::kBadSlot] && !found[kernels::kBadPosition]) return {};
     std::string what = "cuda: an earlier transfer left tokens out: ";
-    if ((flaws & kernels::kBadSlot) != 0) what += "slots out of range";
-    if (flaws == (kernels::kBadSlot | kernels::kBadPosition)) what += ", ";
-    if ((flaws & kernels::kBadPosition) != 0) what += "positions outside the table";
+    if (found[kernels::kBadSlot]) what += "slots out of range";
+    if (found[kernels::kBadSlot] && found[kernels::kBadPosition]) what += ", ";
+    if (found[kernels::kBadPosition]) what += "positions outside the table";
     return invalid_argument(what);
   }
 
  private:
-  explicit FlawWord(std::uint32_t* host) noexcept : host_(host) {}
+  explicit FlawWords(std::uint32_t* host) noexcept : host_(host) {}
   std::uint32_t* host_;
   std::uint32_t* device_ = nullptr;
 };
@@ -88,7 +93,7 @@ class FlawWord {
 class CudaBackend final : public Backend {
  public:
   CudaBackend(int device, std::int32_t num_multiprocessors, std::unique_ptr<MemoryResource> memory,
-              FlawWord flaws) noexcept
+              FlawWords flaws) noexcept
       : device_(device),
         num_multiprocessors_(num_multiprocessors),
         memory_(std::move(memory)),
@@ -216,9 +221,8 @@ class CudaBackend final : public Backend {
   [[nodiscard]] Status move(const KvTransfer& transfer, bool turns_back, StreamRef stream) {
     return on_device([&] {
       return for_each_launch(transfer, turns_back, launch_device(), [&](const detail::ReanchorLaunch& launch) {
-        return cuda_status(
-            kernel_of(launch.path)(launch.params, launch.source, launch.target, stream_of(stream)),
-            "re-anchor kernel");
+        return cuda_status(kernel_of(launch.path)(launch.params, launch.source, launch.target, stream_of(stream)),
+                           "re-anchor kernel");
       });
     });
   }
@@ -226,7 +230,7 @@ class CudaBackend final : public Backend {
   const int device_;
   const std::int32_t num_multiprocessors_;
   const std::unique_ptr<MemoryResource> memory_;
-  const FlawWord flaws_;
+  const FlawWords flaws_;
   std::atomic<bool> failed_{false};
 };
 
@@ -237,8 +241,8 @@ Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaBackendOptions& opt
   int num_devices = 0;
   PIKV_TRY(cuda_status(cudaGetDeviceCount(&num_devices), "cudaGetDeviceCount"));
   if (options.device < 0 || options.device >= num_devices) {
-    return Status(ErrorCode::kUnavailable, "cuda: device " + std::to_string(options.device) + " of " +
-                                               std::to_string(num_devices) + " devices");
+    return Status(ErrorCode::kUnavailable,
+                  "cuda: device " + std::to_string(options.device) + " of " + std::to_string(num_devices) + " devices");
   }
   int major = 0;
   PIKV_TRY(cuda_status(cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, options.device),
@@ -248,16 +252,16 @@ Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaBackendOptions& opt
                        std::to_string(major) + ".x, 9.0 is needed");
   }
   int num_multiprocessors = 0;
-  PIKV_TRY(cuda_status(
-      cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, options.device),
-      "cudaDeviceGetAttribute"));
+  PIKV_TRY(cuda_status(cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, options.device),
+                       "cudaDeviceGetAttribute"));
   const DeviceScope scope(options.device);
   PIKV_TRY(scope.status());
   Result<std::unique_ptr<MemoryResource>> memory = make_cuda_device_memory(options.device);
   if (!memory.ok()) return memory.status();
-  Result<FlawWord> flaws = FlawWord::create();
+  Result<FlawWords> flaws = FlawWords::create();
   if (!flaws.ok()) return flaws.status();
-  return std::unique_ptr<Backend>(new CudaBackend(options.device, num_multiprocessors, std::move(*memory), std::move(*flaws)));
+  return std::unique_ptr<Backend>(
+      new CudaBackend(options.device, num_multiprocessors, std::move(*memory), std::move(*flaws)));
 }
 
 }  // namespace v0

@@ -124,18 +124,15 @@ bool fits_vectors(const ReanchorLaunch& launch, bool keys) noexcept {
     const std::byte* const base = keys ? params.target.k_layers[layer] : params.target.v_layers[layer];
     if (reinterpret_cast<std::uintptr_t>(base) % static_cast<std::uintptr_t>(alignment) != 0) return false;
   }
-  const std::int64_t element_bytes = launch.source <= SourceKind::kFloat8E4M3
-                                         ? dtype_bytes(static_cast<DType>(launch.source))
-                                         : std::int64_t{1};
+  const std::int64_t element_bytes =
+      launch.source <= SourceKind::kFloat8E4M3 ? dtype_bytes(static_cast<DType>(launch.source)) : std::int64_t{1};
   return std::all_of(params.runs, params.runs + params.num_runs, [&](const Run& run) {
     const Plane& plane = keys ? run.k : run.v;
     return plane.dim_bytes == element_bytes && is_aligned(plane, run.page_size, source_alignment(launch.source));
   });
 }
 
-MemorySpace space_of(const KvRun& run) noexcept {
-  return run.slab.data != nullptr ? run.slab.space : run.source.space;
-}
+MemorySpace space_of(const KvRun& run) noexcept { return run.slab.data != nullptr ? run.slab.space : run.source.space; }
 
 /// Whether the copy engine can bring the rows of every run into shared memory. Requires: vectors fit all planes.
 bool fits_staged(const ReanchorLaunch& launch, const KvRun* const* sources, kernels::Staging& staging) noexcept {
@@ -145,11 +142,11 @@ bool fits_staged(const ReanchorLaunch& launch, const KvRun* const* sources, kern
   // Between types of 16 bits there is so little to compute that many short threads are faster.
   if (launch.target == DType::kFloat32) return false;
   if (launch.source <= SourceKind::kBFloat16 && launch.target != DType::kFloat8E4M3) return false;
-  const std::int64_t head_bytes = launch.source == SourceKind::kInt4
-                                      ? params.head_dim / 2
-                                      : params.head_dim * (launch.source <= SourceKind::kFloat8E4M3
-                                                               ? dtype_bytes(static_cast<DType>(launch.source))
-                                                               : std::int64_t{1});
+  const std::int64_t head_bytes =
+      launch.source == SourceKind::kInt4
+          ? params.head_dim / 2
+          : params.head_dim * (launch.source <= SourceKind::kFloat8E4M3 ? dtype_bytes(static_cast<DType>(launch.source))
+                                                                        : std::int64_t{1});
   bool heads_are_adjacent = true;
   for (std::int32_t i = 0; i < params.num_runs; ++i) {
     const Run& run = params.runs[i];

@@ -1,12 +1,12 @@
-// From a validated KvTransfer or SlabEncode to what the kernels are told. No CUDA here: what is decided is tested on the
-// host.
+// From a validated KvTransfer or SlabEncode to what the kernels are told. No CUDA here: what is decided is tested on
+// the host.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 
-#include "pikv/backend.hpp"
 #include "kernels/params.hpp"
+#include "pikv/backend.hpp"
 
 namespace pikv::detail {
 

@@ -68,7 +68,8 @@ View DeviceMirror::translate_view(const View& view, std::int32_t num_layers) {
   layer_bases_.push_back(std::make_unique<std::vector<std::byte*>>());
   std::vector<std::byte*>& bases = *layer_bases_.back();
   for (auto* const* layers : {view.k_layers, view.v_layers}) {
-    for (std::int32_t layer = 0; layer < num_layers; ++layer) bases.push_back(const_cast<std::byte*>(at(layers[layer])));
+    for (std::int32_t layer = 0; layer < num_layers; ++layer)
+      bases.push_back(const_cast<std::byte*>(at(layers[layer])));
   }
   there.k_layers = bases.data();
   there.v_layers = bases.data() + num_layers;

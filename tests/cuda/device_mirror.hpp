@@ -36,8 +36,8 @@ class DeviceMirror {
     return static_cast<T*>(const_cast<void*>(find(host)));
   }
 
-  /// The same over device memory. Slot, page and position arrays are added on the way; what else is pointed to must have
-  /// been added. The result refers to arrays that the mirror owns.
+  /// The same over device memory. Slot, page and position arrays are added on the way; what else is pointed to must
+  /// have been added. The result refers to arrays that the mirror owns.
   [[nodiscard]] pikv::KvTransfer translate(const pikv::KvTransfer& transfer, const pikv::RopeTable& table);
   [[nodiscard]] pikv::SlabEncode translate(const pikv::SlabEncode& encode, const pikv::RopeTable& table);
   template <class View>

@@ -68,9 +68,9 @@ std::vector<FormatCase> make_cases() {
   constexpr DType kTargets[] = {DType::kBFloat16, DType::kFloat8E4M3, DType::kFloat16, DType::kFloat32};
   constexpr LayoutKind kSourceLayouts[] = {LayoutKind::kNhd, LayoutKind::kTransposedValues, LayoutKind::kHeadsOutermost,
                                            LayoutKind::kFusedHnd, LayoutKind::kRandomStrides};
-  constexpr LayoutKind kTargetLayouts[] = {LayoutKind::kNhd, LayoutKind::kHnd, LayoutKind::kPackedNhd,
-                                           LayoutKind::kKvFirst, LayoutKind::kPaddedHeads, LayoutKind::kLayersInPages,
-                                           LayoutKind::kTransposedValues};
+  constexpr LayoutKind kTargetLayouts[] = {
+      LayoutKind::kNhd,         LayoutKind::kHnd,           LayoutKind::kPackedNhd,       LayoutKind::kKvFirst,
+      LayoutKind::kPaddedHeads, LayoutKind::kLayersInPages, LayoutKind::kTransposedValues};
   constexpr std::int32_t kShapes[][2] = {{128, 128}, {64, 64}, {128, 64}, {80, 32}, {14, 10}, {6, 2}, {96, 96}};
   std::vector<FormatCase> cases;
   for (const SlabFormat format : {SlabFormat::kPlain, SlabFormat::kFloat8, SlabFormat::kInt8, SlabFormat::kInt4}) {
@@ -209,8 +209,13 @@ TEST_CASE("NaN and infinities are encoded as the CPU encodes them") {
   GuardedBuffer source(source_place.num_elements * 4);
   fill(source, DType::kFloat32, random);
   for (std::int64_t at = 0; at + 4 <= source.size_bytes(); at += 4 * (1 + random() % 40)) {
-    constexpr float kOdd[] = {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
-                              -std::numeric_limits<float>::infinity(), 0.0F, -0.0F, 1e-30F, 70000.0F};
+    constexpr float kOdd[] = {std::numeric_limits<float>::quiet_NaN(),
+                              std::numeric_limits<float>::infinity(),
+                              -std::numeric_limits<float>::infinity(),
+                              0.0F,
+                              -0.0F,
+                              1e-30F,
+                              70000.0F};
     std::memcpy(source.data() + at, &kOdd[random() % 7], 4);
   }
   const test_support::PlacedView view(source_place, 1, source.data());

@@ -58,10 +58,9 @@ TEST_CASE("every case of the table equals the CPU backend, bit for bit") {
       REQUIRE_MESSAGE(status.ok(), (c.name() + ": " + status.to_string()));
       REQUIRE(move(*cpu, scenario.transfer(), direction).ok());
       Comparison comparison(c.name());
-      expect_same_bytes(
-          comparison,
-          mirror.download(scenario.target_buffer().data(), scenario.target_buffer().size_bytes()),
-          scenario.target_buffer().data());
+      expect_same_bytes(comparison,
+                        mirror.download(scenario.target_buffer().data(), scenario.target_buffer().size_bytes()),
+                        scenario.target_buffer().data());
       CHECK_MESSAGE(comparison.ok(), comparison.report());
       CHECK_MESSAGE(mirror.guards_intact(), c.name());
     }
@@ -71,8 +70,7 @@ TEST_CASE("every case of the table equals the CPU backend, bit for bit") {
 /// A case without oddities, of `num_runs` runs.
 ReanchorCase plain_case(std::size_t num_runs) {
   ReanchorCase c;
-  c.geometry = {
-      .num_layers = 2, .num_kv_heads = 2, .head_dim = 64, .rotary_dim = 64, .dtype = pikv::DType::kBFloat16};
+  c.geometry = {.num_layers = 2, .num_kv_heads = 2, .head_dim = 64, .rotary_dim = 64, .dtype = pikv::DType::kBFloat16};
   c.source_dtype = c.target_dtype = pikv::DType::kBFloat16;
   c.target_slots = test_support::SlotKind::kPerToken;
   c.positions = test_support::PositionKind::kScattered;
@@ -170,16 +168,16 @@ TEST_CASE("offsets beyond 4 GiB, in source and target") {
     REQUIRE(cpu->reanchor_async(small_transfer, kStream).ok());
     for (const int side : {0, 1}) {
       const std::vector<std::byte> zeros(static_cast<std::size_t>(row_bytes));
-      REQUIRE(gpu->copy_async(target->data() + side * side_bytes + first_slot * 512, zeros.data(), zeros.size(),
-                              kStream)
-                  .ok());
+      REQUIRE(
+          gpu->copy_async(target->data() + side * side_bytes + first_slot * 512, zeros.data(), zeros.size(), kStream)
+              .ok());
     }
     const pikv::Status status = gpu->reanchor_async(transfer, kStream);
     REQUIRE_MESSAGE(status.ok(), status.to_string());
     for (const int side : {0, 1}) {
       std::vector<std::byte> got(static_cast<std::size_t>(row_bytes));
-      REQUIRE(gpu->copy_async(got.data(), target->data() + side * side_bytes + first_slot * 512, got.size(), kStream)
-                  .ok());
+      REQUIRE(
+          gpu->copy_async(got.data(), target->data() + side * side_bytes + first_slot * 512, got.size(), kStream).ok());
       REQUIRE(gpu->synchronize(kStream).ok());
       CHECK(std::memcmp(got.data(), reinterpret_cast<std::byte*>(expected.data()) + side * row_bytes, got.size()) == 0);
     }
