@@ -1,6 +1,7 @@
 #include "pikv/layer_pipeline.hpp"
 
 #include <algorithm>
+#include <array>
 #include <new>
 #include <string>
 #include <utility>
@@ -14,6 +15,9 @@ inline namespace v0 {
 namespace {
 
 using detail::CompositionAccess;
+
+/// A copy engine idles for microseconds between two copies of one stream, and not between those of two.
+constexpr std::size_t kNumCopyStreams = 2;
 
 /// What copy engines and vector loads like best.
 constexpr std::int64_t kStageAlignment = 256;
@@ -63,9 +67,9 @@ Status take(Result<T> made, T& target) {
 }  // namespace
 
 /// Events and what they order, for layer l in slot s = l modulo the number of slots:
-///   begin        engine -> copy, place: nothing starts before the engine has come to start()
-///   s.uploaded   copy -> place: the layer is in the slot
-///   s.free       place -> copy: the slot's last layer has been read, in this composition or the one before
+///   begin        engine -> copies, place: nothing starts before the engine has come to start()
+///   s.uploaded   each copy stream -> place: its chunks of the layer are in the slot
+///   s.free       place -> copies: the slot's last layer has been read, in this composition or the one before
 ///   placed[l]    place -> engine: the layer is in the engine's pages
 /// A wait refers to the event as it was recorded last before the wait was queued, so events are used again and again.
 class LayerPipeline::Impl {
@@ -77,16 +81,17 @@ class LayerPipeline::Impl {
   ~Impl() { drain(); }  // the ring may only go once nothing reads or writes it
 
   [[nodiscard]] Status init(std::int32_t num_slots, MemoryResource& memory) {
-    PIKV_TRY(take(backend_.create_stream(), copy_stream_));
+    for (std::unique_ptr<Stream>& stream : copy_streams_) PIKV_TRY(take(backend_.create_stream(), stream));
     PIKV_TRY(take(backend_.create_stream(), place_stream_));
     PIKV_TRY(take(backend_.create_event(), begin_));
     placed_.resize(static_cast<std::size_t>(geometry_.num_layers));
     for (std::unique_ptr<Event>& event : placed_) PIKV_TRY(take(backend_.create_event(), event));
     slots_.resize(static_cast<std::size_t>(num_slots));
     for (RingSlot& slot : slots_) {
-      PIKV_TRY(take(Buffer::allocate(static_cast<std::size_t>(slot_bytes_), memory, copy_stream_->ref()), slot.data));
-      PIKV_TRY(take(backend_.create_event(), slot.uploaded));
+      PIKV_TRY(take(Buffer::allocate(static_cast<std::size_t>(slot_bytes_), memory, place_stream_->ref()), slot.data));
+      for (std::unique_ptr<Event>& event : slot.uploaded) PIKV_TRY(take(backend_.create_event(), event));
       PIKV_TRY(take(backend_.create_event(), slot.free));
+      PIKV_TRY(backend_.record(*slot.free, place_stream_->ref()));  // there to be written from here on
     }
     return Status();
   }
@@ -130,21 +135,22 @@ class LayerPipeline::Impl {
 
  private:
   void drain() noexcept {
-    if (copy_stream_ != nullptr) static_cast<void>(backend_.synchronize(copy_stream_->ref()));
+    for (const std::unique_ptr<Stream>& stream : copy_streams_) {
+      if (stream != nullptr) static_cast<void>(backend_.synchronize(stream->ref()));
+    }
     if (place_stream_ != nullptr) static_cast<void>(backend_.synchronize(place_stream_->ref()));
   }
 
   struct RingSlot {
     Buffer data;
-    std::unique_ptr<Event> uploaded;
+    std::array<std::unique_ptr<Event>, kNumCopyStreams> uploaded;
     std::unique_ptr<Event> free;
-    bool used = false;  // `free` has been recorded
   };
 
   [[nodiscard]] Status queue(const StagingPlan& plan, const RopeTableView& rope, const KvView& target,
                              StreamRef engine_stream) {
     PIKV_TRY(backend_.record(*begin_, engine_stream));
-    PIKV_TRY(backend_.wait(*begin_, copy_stream_->ref()));
+    for (const std::unique_ptr<Stream>& stream : copy_streams_) PIKV_TRY(backend_.wait(*begin_, stream->ref()));
     PIKV_TRY(backend_.wait(*begin_, place_stream_->ref()));
     for (std::int32_t layer = 0; layer < geometry_.num_layers; ++layer) {
       PIKV_TRY(queue_layer(plan, layer, rope, target));
@@ -154,14 +160,18 @@ class LayerPipeline::Impl {
 
   /// The layer of every staged chunk into the slot.
   [[nodiscard]] Status queue_upload(const StagingPlan& plan, std::int32_t layer, RingSlot& slot) {
-    const StreamRef stream = copy_stream_->ref();
-    if (slot.used) PIKV_TRY(backend_.wait(*slot.free, stream));
-    for (const StagedChunk& chunk : plan.chunks) {
-      PIKV_TRY(backend_.copy_async(slot.data.data() + chunk.offset, chunk.slab.data + layer * chunk.layer_bytes,
-                                   static_cast<std::size_t>(chunk.layer_bytes), stream));
+    for (std::size_t i = 0; i < kNumCopyStreams; ++i) {
+      const StreamRef stream = copy_streams_[i]->ref();
+      PIKV_TRY(backend_.wait(*slot.free, stream));
+      for (std::size_t j = i; j < plan.chunks.size(); j += kNumCopyStreams) {
+        const StagedChunk& chunk = plan.chunks[j];
+        PIKV_TRY(backend_.copy_async(slot.data.data() + chunk.offset, chunk.slab.data + layer * chunk.layer_bytes,
+                                     static_cast<std::size_t>(chunk.layer_bytes), stream));
+      }
+      PIKV_TRY(backend_.record(*slot.uploaded[i], stream));
+      PIKV_TRY(backend_.wait(*slot.uploaded[i], place_stream_->ref()));
     }
-    PIKV_TRY(backend_.record(*slot.uploaded, stream));
-    return backend_.wait(*slot.uploaded, place_stream_->ref());
+    return Status();
   }
 
   [[nodiscard]] Status queue_layer(const StagingPlan& plan, std::int32_t layer, const RopeTableView& rope,
@@ -186,10 +196,7 @@ class LayerPipeline::Impl {
                                                 .layer_begin = 0,
                                                 .layer_end = 1},
                                      stream));
-    if (!plan.chunks.empty()) {
-      PIKV_TRY(backend_.record(*slot.free, stream));
-      slot.used = true;
-    }
+    if (!plan.chunks.empty()) PIKV_TRY(backend_.record(*slot.free, stream));
     return backend_.record(*placed_[static_cast<std::size_t>(layer)], stream);
   }
 
@@ -197,7 +204,7 @@ class LayerPipeline::Impl {
   const KvGeometry geometry_;
   const std::int64_t slot_bytes_;
   // Members go in reverse order: the ring before the stream that its memory goes back behind.
-  std::unique_ptr<Stream> copy_stream_;
+  std::array<std::unique_ptr<Stream>, kNumCopyStreams> copy_streams_;
   std::unique_ptr<Stream> place_stream_;
   std::unique_ptr<Event> begin_;
   std::vector<std::unique_ptr<Event>> placed_;  // [L]
