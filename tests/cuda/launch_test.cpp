@@ -1,0 +1,182 @@
+// Which kernels a transfer takes and what they are told, without a GPU: the plan of launches is host code.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "cuda/transfer_params.hpp"
+
+namespace {
+
+using pikv::detail::KernelPath;
+using pikv::detail::ReanchorLaunch;
+using pikv::kernels::kKeys;
+using pikv::kernels::kValues;
+
+/// Addresses that are never read.
+std::byte* address(std::uintptr_t value) { return reinterpret_cast<std::byte*>(value); }
+
+constexpr pikv::KvGeometry kLlama{
+    .num_layers = 32, .num_kv_heads = 8, .head_dim = 128, .rotary_dim = 128, .dtype = pikv::DType::kBFloat16};
+constexpr std::int64_t kPages = 1024;
+
+pikv::KvView pages(const pikv::KvGeometry& g, pikv::DType dtype) {
+  pikv::KvView view{.layout = pikv::nhd_pages(g, 16, kPages), .k_base = address(1 << 20)};
+  view.layout.dtype = dtype;
+  view.v_base = view.k_base + g.num_layers * view.layout.k.layer * pikv::dtype_bytes(dtype);
+  view.num_slots = 16 * kPages;
+  view.space = pikv::MemorySpace::kDevice;
+  return view;
+}
+
+pikv::KvRun slab_run(pikv::SlabFormat format, std::int64_t num_tokens, std::int64_t target_slot = 0) {
+  pikv::KvRun run;
+  run.slab = {.data = address(1 << 16),
+              .num_tokens = num_tokens,
+              .encoding = {format, nullptr},
+              .space = pikv::MemorySpace::kDevice};
+  run.source_slots = pikv::SlotMap::consecutive(0, num_tokens);
+  run.target_slots = pikv::SlotMap::consecutive(target_slot, num_tokens);
+  return run;
+}
+
+pikv::KvTransfer transfer_of(const std::vector<pikv::KvRun>& runs, const pikv::KvView& target,
+                             const pikv::KvGeometry& g = kLlama) {
+  pikv::KvTransfer transfer{.geometry = g, .runs = runs, .target = target};
+  transfer.rope.values = reinterpret_cast<const float*>(address(4096));
+  transfer.rope.num_positions = 8192;
+  transfer.rope.half_dim = g.rotary_dim / 2;
+  transfer.layer_end = g.num_layers;
+  return transfer;
+}
+
+std::vector<ReanchorLaunch> launches_of(const pikv::KvTransfer& transfer) {
+  std::vector<ReanchorLaunch> launches;
+  const pikv::Status status =
+      pikv::detail::for_each_launch(transfer, /*turns_back=*/false, {.flaws = nullptr, .num_multiprocessors = 132},
+                                    [&](const ReanchorLaunch& launch) {
+                                      launches.push_back(launch);
+                                      return pikv::Status();
+                                    });
+  CHECK(status.ok());
+  return launches;
+}
+
+TEST_CASE("one launch moves keys and values of all layers, by the kernel that suits the types") {
+  struct Row {
+    pikv::SlabFormat format;
+    pikv::DType target;
+    KernelPath path;
+  };
+  using pikv::DType;
+  using pikv::SlabFormat;
+  for (const Row& row : {Row{SlabFormat::kPlain, DType::kBFloat16, KernelPath::kVectors},
+                         Row{SlabFormat::kPlain, DType::kFloat32, KernelPath::kVectors},
+                         Row{SlabFormat::kPlain, DType::kFloat8E4M3, KernelPath::kStaged},
+                         Row{SlabFormat::kFloat8, DType::kBFloat16, KernelPath::kStaged},
+                         Row{SlabFormat::kInt8, DType::kFloat16, KernelPath::kStaged},
+                         Row{SlabFormat::kInt4, DType::kBFloat16, KernelPath::kStaged},
+                         Row{SlabFormat::kInt4, DType::kFloat32, KernelPath::kVectors}}) {
+    const std::vector<pikv::KvRun> runs{slab_run(row.format, 512), slab_run(row.format, 100, 512)};
+    const std::vector<ReanchorLaunch> launches = launches_of(transfer_of(runs, pages(kLlama, row.target)));
+    CAPTURE(slab_format_name(row.format));
+    CAPTURE(dtype_name(row.target));
+    REQUIRE(launches.size() == 1);
+    CHECK(launches[0].path == row.path);
+    CHECK(launches[0].params.planes == (kKeys | kValues));
+    CHECK(launches[0].params.num_layers == 32);
+    CHECK(launches[0].params.num_runs == 2);
+    CHECK(launches[0].params.runs[0].first_block == 0);
+    CHECK(launches[0].params.runs[1].first_block > 0);
+    CHECK(launches[0].params.num_blocks > launches[0].params.runs[1].first_block);
+    CHECK(launches[0].params.streams);
+  }
+}
+
+TEST_CASE("blocks cover every token, and none is empty") {
+  const std::vector<pikv::KvRun> runs{slab_run(pikv::SlabFormat::kPlain, 5), slab_run(pikv::SlabFormat::kPlain, 4, 5)};
+  const std::vector<ReanchorLaunch> launches = launches_of(transfer_of(runs, pages(kLlama, pikv::DType::kBFloat16)));
+  REQUIRE(launches.size() == 1);
+  // 64 threads a token, 256 a block: two blocks for five tokens, one for four.
+  CHECK(launches[0].params.runs[1].first_block == 2);
+  CHECK(launches[0].params.num_blocks == 3);
+  CHECK_FALSE(launches[0].params.streams);  // little enough to stay in the cache
+}
+
+TEST_CASE("values whose channels lie apart go by another kernel than their keys") {
+  pikv::KvView target = pages(kLlama, pikv::DType::kBFloat16);
+  target.layout = pikv::transposed_value_cells(kLlama, 4096);
+  target.num_slots = 4096;
+  const std::vector<pikv::KvRun> runs{slab_run(pikv::SlabFormat::kPlain, 64)};
+  const std::vector<ReanchorLaunch> launches = launches_of(transfer_of(runs, target));
+  REQUIRE(launches.size() == 2);
+  CHECK(launches[0].params.planes == kKeys);
+  CHECK(launches[0].path == KernelPath::kVectors);
+  CHECK(launches[1].params.planes == kValues);
+  CHECK(launches[1].path == KernelPath::kElements);
+}
+
+TEST_CASE("what does not lie on vector boundaries goes element by element") {
+  for (const int shift : {2, 8}) {
+    pikv::KvView target = pages(kLlama, pikv::DType::kBFloat16);
+    target.k_base += shift;
+    target.v_base += shift;
+    const std::vector<pikv::KvRun> runs{slab_run(pikv::SlabFormat::kInt8, 64)};
+    const std::vector<ReanchorLaunch> launches = launches_of(transfer_of(runs, target));
+    REQUIRE(launches.size() == 1);
+    CHECK(launches[0].path == KernelPath::kElements);
+  }
+  pikv::KvGeometry odd = kLlama;
+  odd.head_dim = odd.rotary_dim = 126;
+  const std::vector<pikv::KvRun> runs{slab_run(pikv::SlabFormat::kPlain, 64)};
+  CHECK(launches_of(transfer_of(runs, pages(odd, pikv::DType::kBFloat16), odd))[0].path == KernelPath::kElements);
+}
+
+TEST_CASE("slabs that the copy engine should not or cannot fetch piecewise are read by vectors") {
+  std::vector<pikv::KvRun> runs{slab_run(pikv::SlabFormat::kInt8, 64)};
+  runs[0].slab.space = pikv::MemorySpace::kPinnedHost;
+  CHECK(launches_of(transfer_of(runs, pages(kLlama, pikv::DType::kBFloat16)))[0].path == KernelPath::kVectors);
+  runs[0].slab.space = pikv::MemorySpace::kDevice;
+  const std::vector<pikv::Slot> slots(64, 0);
+  runs[0].source_slots = pikv::SlotMap::per_token(slots.data(), 64);
+  CHECK(launches_of(transfer_of(runs, pages(kLlama, pikv::DType::kBFloat16)))[0].path == KernelPath::kVectors);
+}
+
+TEST_CASE("many runs, many layers, several formats and layers with bases of their own take several launches") {
+  std::vector<pikv::KvRun> runs;
+  for (int i = 0; i < 19; ++i) runs.push_back(slab_run(pikv::SlabFormat::kPlain, 16, 16 * i));
+  runs.insert(runs.begin() + 4, slab_run(pikv::SlabFormat::kInt4, 16, 400));
+  runs.push_back(slab_run(pikv::SlabFormat::kPlain, 0));
+  std::vector<ReanchorLaunch> launches = launches_of(transfer_of(runs, pages(kLlama, pikv::DType::kBFloat16)));
+  REQUIRE(launches.size() == 4);  // 8 + 8 + 3 plain, 1 int4
+  CHECK(std::count_if(launches.begin(), launches.end(), [](const ReanchorLaunch& launch) {
+          return launch.source == pikv::kernels::SourceKind::kInt4;
+        }) == 1);
+
+  pikv::KvGeometry deep = kLlama;
+  deep.num_layers = 70;
+  runs.assign(1, slab_run(pikv::SlabFormat::kPlain, 16));
+  launches = launches_of(transfer_of(runs, pages(deep, pikv::DType::kBFloat16), deep));
+  REQUIRE(launches.size() == 2);
+  CHECK(launches[0].params.num_layers == pikv::kernels::kMaxLayers);
+  CHECK(launches[1].params.layer_begin == pikv::kernels::kMaxLayers);
+  CHECK(launches[1].params.num_layers == 70 - pikv::kernels::kMaxLayers);
+
+  const pikv::KvView source = pages(kLlama, pikv::DType::kBFloat16);
+  std::vector<std::byte*> bases;
+  for (int i = 0; i < 64; ++i)
+    bases.push_back(address((std::uintptr_t{1} << 30) + (static_cast<std::uintptr_t>(i) << 28)));
+  runs[0].slab = {};
+  runs[0].source = pikv::as_const(source);
+  runs[0].source.k_layers = const_cast<const std::byte* const*>(bases.data());
+  runs[0].source.v_layers = const_cast<const std::byte* const*>(bases.data() + 32);
+  launches = launches_of(transfer_of(runs, pages(kLlama, pikv::DType::kBFloat16)));
+  REQUIRE(launches.size() == 32);
+  for (std::size_t layer = 0; layer < 32; ++layer) {
+    CHECK(launches[layer].params.runs[0].k.base == bases[layer]);
+    CHECK(launches[layer].params.runs[0].v.base == bases[32 + layer]);
+    CHECK(launches[layer].params.runs[0].k.layer_bytes == 0);
+  }
+}
+
+}  // namespace
