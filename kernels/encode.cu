@@ -28,7 +28,7 @@ class EncodeSource {
 
   /// Without the bias of a key.
   [[nodiscard]] __device__ float read(std::int64_t token, std::int32_t head, std::int32_t channel) const {
-    const Slot slot = params_.source_slots.slot(token);
+    const Slot slot = slot_of(params_.source_slots, params_.source_table_page, token);
     if (!in_range(slot, params_.num_slots)) return flaw(kBadSlot);
     const float value = load(slot, head, channel);
     const std::int32_t half = params_.rope.half_dim;

@@ -12,11 +12,10 @@ namespace pikv::kernels {
 /// Vectors of 8 elements. Requires: is_vectorizable() of every plane that `params.planes` names.
 [[nodiscard]] cudaError_t launch_reanchor_vectors(const ReanchorParams& params, SourceKind source, DType target,
                                                   cudaStream_t stream);
-/// The same through shared memory, for kinds that take decoding or a target that takes encoding. Requires: what
-/// launch_reanchor_vectors() does, sources in device memory whose rows (or heads) begin on 16 bytes, consecutive source
-/// slots for kInt8 and kInt4, a target of at most 16 bits, of 8 if the source has 16, and params.staging.
-[[nodiscard]] cudaError_t launch_reanchor_staged(const ReanchorParams& params, SourceKind source, DType target,
-                                                 cudaStream_t stream);
+/// The same between equal types of 16 bits, a little faster. Requires: what launch_reanchor_vectors() does, keys and
+/// values together, no bias, heads of 2 to 32 vectors (a power of two) that turn as a whole or not at all, and rows of a
+/// multiple of kStripeVectors vectors.
+[[nodiscard]] cudaError_t launch_reanchor_stripes(const ReanchorParams& params, DType type, cudaStream_t stream);
 /// Any strides and alignments, element by element.
 [[nodiscard]] cudaError_t launch_reanchor_elements(const ReanchorParams& params, SourceKind source, DType target,
                                                    cudaStream_t stream);

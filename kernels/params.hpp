@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "pikv/backend.hpp"
+
 #include "pikv/geometry.hpp"
 #include "pikv/slab.hpp"
 #include "pikv/types.hpp"
@@ -18,16 +19,38 @@ namespace pikv::kernels {
 enum class SourceKind : std::uint8_t { kFloat32, kFloat16, kBFloat16, kFloat8E4M3, kInt8, kInt4 };
 inline constexpr int kNumSourceKinds = 6;
 
+/// Division by a number that is the same for a whole launch, as a multiplication.
+/// Source: Granlund and Montgomery, "Division by Invariant Integers using Multiplication", 1994.
+struct Divisor {
+  std::uint32_t value = 1;
+  std::uint32_t shift = 31;
+  std::uint32_t factor = (1U << 31) + 1;
+
+  /// Requires: 0 < value < 2^31.
+  [[nodiscard]] static constexpr Divisor of(std::uint32_t value) noexcept {
+    std::uint32_t log = 0;
+    while ((1U << log) < value) ++log;
+    const std::uint32_t shift = 31 + log;
+    return {value, shift, static_cast<std::uint32_t>((std::uint64_t{1} << shift) / value + 1)};
+  }
+  /// n / value. Requires: n < 2^31.
+  [[nodiscard]] PIKV_HOST_DEVICE constexpr std::uint32_t quotient(std::uint32_t n) const noexcept {
+    return static_cast<std::uint32_t>(std::uint64_t{n} * factor >> shift);
+  }
+};
+
 /// Keys or values, all layers: element (layer, slot, head, d) begins at
 /// base + layer * layer_bytes + slot / page_size * page_bytes + slot % page_size * token_bytes + head * head_bytes
 ///      + d * dim_bytes. kInt4: two channels share a byte, and dim_bytes is not used.
+/// Strides within a layer have 32 bits, and so have slots, which spares a kernel that has to keep up with memory
+/// most of its 64-bit arithmetic; the host refuses views that reach further.
 struct Plane {
   const std::byte* base = nullptr;  ///< not null
   std::int64_t layer_bytes = 0;
-  std::int64_t page_bytes = 0;
-  std::int64_t token_bytes = 0;
-  std::int64_t head_bytes = 0;
-  std::int64_t dim_bytes = 0;
+  std::uint32_t page_bytes = 0;
+  std::uint32_t token_bytes = 0;
+  std::uint32_t head_bytes = 0;
+  std::uint32_t dim_bytes = 0;
 };
 
 /// What turns codes into numbers, for the keys or the values of one source.
@@ -50,9 +73,10 @@ struct Run {
   SlotMap source_slots = SlotMap::consecutive(0, 0);
   SlotMap target_slots = SlotMap::consecutive(0, 0);
   PositionMap positions = PositionMap::consecutive(0);
-  std::int64_t num_slots = 0;    ///< of the source
-  std::int32_t page_size = 1;    ///< of the source
-  std::int32_t first_block = 0;  ///< thread blocks of the runs before this one
+  Divisor source_table_page;   ///< tokens a page of source_slots' table
+  Divisor target_table_page;   ///< likewise
+  Divisor page_size;           ///< of the source
+  std::int64_t num_slots = 0;  ///< of the source
 };
 
 /// Bounds of one launch; longer transfers are several. A launch carries its runs in its parameters. CUDA would take
@@ -64,54 +88,40 @@ inline constexpr int kMaxLayers = 64;
 enum : std::uint8_t { kKeys = 1, kValues = 2 };
 
 struct TargetParams {
-  std::byte* k_layers[kMaxLayers];  ///< base of each layer of the launch, from layer_begin on
-  std::byte* v_layers[kMaxLayers];
   Plane k;  ///< `base` and `layer_bytes` are not used
   Plane v;
   KvScales scales;  ///< of kFloat8E4M3
   std::int64_t num_slots = 0;
-  std::int32_t page_size = 1;
+  Divisor page_size;
+  std::byte* k_layers[kMaxLayers];  ///< base of each layer of the launch, from layer_begin on
+  std::byte* v_layers[kMaxLayers];
 };
 
-/// How the staged kernel uses shared memory; see staging_of(). All in bytes but for the counts.
-struct Staging {
-  std::int32_t tile_tokens = 0;  ///< at most 32
-  std::int32_t num_stages = 0;   ///< at most kMaxStages
-  std::int32_t stage_bytes = 0;
-  std::int32_t pieces_per_token = 1;  ///< 1 where a token's heads are adjacent in the source, else one for each head
-  std::int32_t piece_bytes = 0;
-  std::int32_t head_bytes = 0;     ///< of a head in the stage
-  std::int32_t table_offset = 0;   ///< [tile_tokens][2][half_dim] fp32
-  std::int32_t scales_offset = 0;  ///< as many as a tile can need
-  std::int32_t tokens_offset = 0;  ///< kStagedHeaderBytes, then [tile_tokens] of kStagedTokenBytes
-  std::int32_t num_multiprocessors = 0;
-};
-inline constexpr std::int32_t kMaxStages = 8;
-inline constexpr std::int32_t kMaxTileTokens = 32;
-inline constexpr std::int32_t kStagedTokenBytes = 16;
-inline constexpr std::int32_t kStagedHeaderBytes = 48;
-inline constexpr int kStagedBlocksPerMultiprocessor = 2;
-/// Of a block: a multiprocessor has 227 KiB, of which CUDA takes 1 KiB a block.
-inline constexpr std::int32_t kMaxStagedBytes = (224 << 10) / kStagedBlocksPerMultiprocessor - 1024;
-
+/// What every thread reads stands first and together: a launch starts with cold caches, its parameters among them.
 struct ReanchorParams {
-  Run runs[kMaxRuns];
-  TargetParams target;
-  Staging staging;              ///< of the staged kernel
+  /// Thread blocks of the runs before each; what no block reaches behind the last.
+  std::int32_t first_blocks[kMaxRuns];
+  Divisor row_units;  ///< units of a token in all heads; of the stripes kernel: stripes of a token
+  /// Units of a head; of the stripes kernel: vectors of a head.
+  Divisor head_units;
+  std::uint32_t unit_half_dim = 0;  ///< by which units are told apart: that of `rope`, 0 where values go alone
+  std::uint32_t heads_apart = 0;    ///< of the stripes kernel: from a thread's first vector to its second
+  std::int32_t num_kv_heads = 0;
+  std::int32_t head_dim = 0;
+  std::int32_t layer_begin = 0;
+  std::int32_t num_layers = 0;  ///< of the launch
   RopeTableView rope;           ///< half_dim 0: keys do not turn; its inverse_square is not used
   float inverse_square = 1.0F;  ///< what turned keys are multiplied by; 1 when re-anchoring
   bool turns_back = false;
   bool streams = false;  ///< what is written will not be read again before the second-level cache has turned over
   std::uint8_t planes = kKeys | kValues;
-  std::int32_t num_runs = 0;
-  std::int32_t num_blocks = 0;  ///< thread blocks of all runs, in one layer of one plane
-  std::int32_t num_kv_heads = 0;
-  std::int32_t head_dim = 0;
-  std::int32_t layer_begin = 0;
-  std::int32_t num_layers = 0;  ///< of the launch
   /// [kNumFlaws] in host memory that the device can write: the word of a Flaw becomes 1 where a token was left out
   /// because what the device read was out of range. Not null.
   std::uint32_t* flaws = nullptr;
+  std::int32_t num_runs = 0;
+  std::int32_t num_blocks = 0;  ///< thread blocks of all runs, in one layer
+  Run runs[kMaxRuns];
+  TargetParams target;
 };
 static_assert(sizeof(ReanchorParams) <= 4096);
 
@@ -119,56 +129,26 @@ enum Flaw : std::uint8_t { kBadSlot = 0, kBadPosition = 1, kNumFlaws = 2 };
 
 inline constexpr int kThreads = 256;  ///< of a block, in every kernel
 
+/// At once, of the kernels that have to keep up with memory; leaves a thread 64 registers. Measured on an H100: with
+/// fewer blocks memory waits, with more the registers do not suffice.
+inline constexpr int kBlocksPerMultiprocessor = 4;
+
 /// Channels of a vector: 16 bytes of a 16-bit type.
 inline constexpr std::int32_t kVectorChannels = 8;
 
-/// A thread of the vector kernel owns two vectors of a head, and these many cover it: first those that turn, then the
-/// rest. half_dim: 0 for values.
+/// A thread owns two vectors of a head, and these many cover it: first those that turn, then the rest.
 [[nodiscard]] PIKV_HOST_DEVICE constexpr std::int32_t units_per_head(std::int32_t head_dim,
                                                                      std::int32_t half_dim) noexcept {
   const std::int32_t resting = (head_dim - 2 * half_dim) / kVectorChannels;
   return half_dim / kVectorChannels + (resting + 1) / 2;
 }
 
-/// Consecutive tokens of which a thread of the vector kernel moves its channels: more than one where scales of channels
-/// are worth keeping in registers.
-[[nodiscard]] PIKV_HOST_DEVICE constexpr std::int32_t tokens_per_thread(SourceKind kind) noexcept {
-  return kind == SourceKind::kInt4 || kind == SourceKind::kInt8 ? 2 : 1;
-}
-
 /// Tokens of a block of the element kernel.
 inline constexpr std::int32_t kElementBlockTokens = 32;
 
-/// How a launch of this kind is staged; num_stages is 0 when it does not fit. For keys and values alike.
-[[nodiscard]] constexpr Staging staging_of(SourceKind kind, std::int32_t num_heads, std::int32_t head_dim,
-                                           std::int32_t half_dim, bool heads_are_adjacent) noexcept {
-  // Of a stage: long enough to be worth its barrier, short enough for several; measured on an H100.
-  const bool has_wide_rows = kind == SourceKind::kFloat16 || kind == SourceKind::kBFloat16;
-  const std::int32_t rows_bytes = has_wide_rows ? 32 << 10 : 16 << 10;
-  const auto round_up = [](std::int32_t bytes) { return (bytes + 127) / 128 * 128; };
-  Staging staging;
-  const std::int32_t element_bits = has_wide_rows ? 16 : kind == SourceKind::kInt4 ? 4 : 8;
-  if (kind == SourceKind::kFloat32 || head_dim % kVectorChannels != 0 || num_heads > kThreads) return {};
-  if (num_heads * units_per_head(head_dim, half_dim) > kThreads) return {};
-  staging.head_bytes = head_dim * element_bits / 8;
-  staging.pieces_per_token = heads_are_adjacent ? 1 : num_heads;
-  staging.piece_bytes = heads_are_adjacent ? num_heads * staging.head_bytes : staging.head_bytes;
-  if (staging.piece_bytes % 16 != 0) return {};
-  const std::int32_t row_bytes = num_heads * staging.head_bytes;
-  const std::int32_t tokens = rows_bytes / row_bytes;
-  staging.tile_tokens = tokens < 1 ? 1 : tokens > kMaxTileTokens ? kMaxTileTokens : tokens;
-  staging.table_offset = round_up(staging.tile_tokens * row_bytes);
-  staging.scales_offset = staging.table_offset + round_up(staging.tile_tokens * half_dim * 8);
-  const std::int32_t row = num_heads * head_dim;
-  const std::int32_t scale_bytes = kind == SourceKind::kInt8   ? row * 2 + staging.tile_tokens * num_heads * 2 + 32
-                                   : kind == SourceKind::kInt4 ? row * 8 + staging.tile_tokens * row / 8 + 32
-                                                               : 0;
-  staging.tokens_offset = staging.scales_offset + round_up(scale_bytes);
-  staging.stage_bytes = staging.tokens_offset + round_up(kStagedHeaderBytes + staging.tile_tokens * kStagedTokenBytes);
-  const std::int32_t fit = kMaxStagedBytes / staging.stage_bytes;
-  staging.num_stages = fit > kMaxStages ? kMaxStages : fit < 2 ? 0 : fit;
-  return staging;
-}
+/// Of the stripes kernel: what a warp moves of a token's keys, two vectors a lane.
+inline constexpr std::int32_t kWarpLanes = 32;
+inline constexpr std::int32_t kStripeVectors = 2 * kWarpLanes;
 
 /// One chunk to be encoded; see SlabEncode.
 struct EncodeParams {
@@ -180,7 +160,8 @@ struct EncodeParams {
   PositionMap positions = PositionMap::consecutive(0);
   RopeTableView rope;  ///< half_dim 0: the source's keys are semantic
   std::int64_t num_slots = 0;
-  std::int32_t page_size = 1;
+  Divisor source_table_page;
+  Divisor page_size;
   std::byte* slab = nullptr;  ///< layer 0 of the target
   SlabSections sections;
   SlabFormat format = SlabFormat::kFloat8;  ///< not kPlain

@@ -69,8 +69,10 @@ __global__ __launch_bounds__(kThreads) void reanchor_elements(const __grid_const
   __shared__ TokenPlace places[kElementBlockTokens];
   const bool is_key = params.planes == kValues ? false : blockIdx.y == 0;
   const auto layer_index = static_cast<std::int32_t>(blockIdx.z);
-  const Run& run = find_run(params, static_cast<std::int32_t>(blockIdx.x));
-  const auto block_index = static_cast<std::int32_t>(blockIdx.x) - run.first_block;
+  const auto block = static_cast<std::int32_t>(blockIdx.x);
+  const std::int32_t run_index = find_run(params, block);
+  const Run& run = params.runs[run_index];
+  const std::int32_t block_index = block - params.first_blocks[run_index];
   const std::int64_t begin = std::int64_t{block_index} * kElementBlockTokens;
   const std::int64_t rest = run.target_slots.num_tokens() - begin;
   const auto num_tokens = static_cast<std::int32_t>(rest < kElementBlockTokens ? rest : kElementBlockTokens);
@@ -85,7 +87,7 @@ __global__ __launch_bounds__(kThreads) void reanchor_elements(const __grid_const
   const std::int32_t head_items = params.head_dim - num_pairs;  // a pair is one item
   const std::int32_t row_items = params.num_kv_heads * head_items;
   const Plane& target_plane = element.target_plane();
-  const std::int64_t token_bytes = params.target.page_size == 1 ? target_plane.page_bytes : target_plane.token_bytes;
+  const std::int64_t token_bytes = params.target.page_size.value == 1 ? target_plane.page_bytes : target_plane.token_bytes;
   const bool tokens_first = token_bytes < target_plane.dim_bytes;
 
   for (std::int32_t i = static_cast<std::int32_t>(threadIdx.x); i < row_items * num_tokens; i += kThreads) {

@@ -173,7 +173,7 @@ void bench(benchmark::State& state, pikv::Backend& backend, const Setting& setti
   const pikv::RopeTable& table = device_table(backend);
   std::vector<std::unique_ptr<Prompt>> prompts;
   std::int64_t total_bytes = 0;
-  while (total_bytes < kWorkingSetBytes || prompts.size() < 2) {
+  while ((total_bytes < kWorkingSetBytes && prompts.size() < 32) || prompts.size() < 2) {
     prompts.push_back(std::make_unique<Prompt>(setting, table, static_cast<std::uint32_t>(prompts.size())));
     total_bytes += prompts.back()->num_bytes();
   }
@@ -239,7 +239,7 @@ void register_one(pikv::Backend& backend, const Setting& setting) {
 void register_all(pikv::Backend& backend) {
   using pikv::DType;
   using pikv::SlabFormat;
-  for (const std::int64_t num_tokens : {512, 2048, 4096, 16384}) {
+  for (const std::int64_t num_tokens : {16, 512, 2048, 4096, 16384}) {
     for (const Pages pages : {Pages::kShuffled, Pages::kInOrder}) {
       register_one(backend, {Job::kReanchor, SlabFormat::kPlain, DType::kBFloat16, num_tokens, pages});
     }

@@ -95,13 +95,13 @@ class SlotMap {
   [[nodiscard]] PIKV_HOST_DEVICE constexpr Kind kind() const noexcept { return kind_; }
   [[nodiscard]] PIKV_HOST_DEVICE constexpr std::int64_t num_tokens() const noexcept { return num_tokens_; }
   /// The first slot of consecutive ones, the first token of a page table; 0 for one entry per token.
-  [[nodiscard]] constexpr std::int64_t first() const noexcept { return first_; }
+  [[nodiscard]] PIKV_HOST_DEVICE constexpr std::int64_t first() const noexcept { return first_; }
   /// Null unless the kind is kPerToken.
-  [[nodiscard]] constexpr const Slot* slots() const noexcept { return slots_; }
+  [[nodiscard]] PIKV_HOST_DEVICE constexpr const Slot* slots() const noexcept { return slots_; }
   /// Null unless the kind is kPageTable.
-  [[nodiscard]] constexpr const std::int32_t* pages() const noexcept { return pages_; }
+  [[nodiscard]] PIKV_HOST_DEVICE constexpr const std::int32_t* pages() const noexcept { return pages_; }
   /// Tokens a page of a page table; 1 for the other kinds.
-  [[nodiscard]] constexpr std::int32_t page_size() const noexcept { return page_size_; }
+  [[nodiscard]] PIKV_HOST_DEVICE constexpr std::int32_t page_size() const noexcept { return page_size_; }
 
   /// Requires: 0 <= token < num_tokens().
   [[nodiscard]] PIKV_HOST_DEVICE constexpr Slot slot(std::int64_t token) const noexcept {

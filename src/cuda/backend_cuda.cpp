@@ -92,12 +92,8 @@ class FlawWords {
 
 class CudaBackend final : public Backend {
  public:
-  CudaBackend(int device, std::int32_t num_multiprocessors, std::unique_ptr<MemoryResource> memory,
-              FlawWords flaws) noexcept
-      : device_(device),
-        num_multiprocessors_(num_multiprocessors),
-        memory_(std::move(memory)),
-        flaws_(std::move(flaws)) {}
+  CudaBackend(int device, std::unique_ptr<MemoryResource> memory, FlawWords flaws) noexcept
+      : device_(device), memory_(std::move(memory)), flaws_(std::move(flaws)) {}
 
   BackendCaps caps() const noexcept override {
     return BackendCaps{.name = "cuda", .space = MemorySpace::kDevice, .asynchronous = true};
@@ -134,7 +130,7 @@ class CudaBackend final : public Backend {
       return move(transfer, encode.rope.turns(), stream);
     }
     return on_device([&] {
-      return for_each_launch(encode, launch_device(), [&](const kernels::EncodeParams& params) {
+      return for_each_launch(encode, flaws_.device(), [&](const kernels::EncodeParams& params) {
         return cuda_status(kernels::launch_encode(params, stream_of(stream)), "encode kernel");
       });
     });
@@ -201,34 +197,27 @@ class CudaBackend final : public Backend {
     return status;
   }
 
-  [[nodiscard]] detail::LaunchDevice launch_device() const noexcept {
-    return {.flaws = flaws_.device(), .num_multiprocessors = num_multiprocessors_};
-  }
-
-  using ReanchorKernel = cudaError_t (*)(const kernels::ReanchorParams&, kernels::SourceKind, DType, cudaStream_t);
-  [[nodiscard]] static ReanchorKernel kernel_of(detail::KernelPath path) noexcept {
-    switch (path) {
-      case detail::KernelPath::kStaged:
-        return kernels::launch_reanchor_staged;
+  [[nodiscard]] static cudaError_t start(const detail::ReanchorLaunch& launch, cudaStream_t stream) {
+    switch (launch.path) {
+      case detail::KernelPath::kStripes:
+        return kernels::launch_reanchor_stripes(launch.params, launch.target, stream);
       case detail::KernelPath::kVectors:
-        return kernels::launch_reanchor_vectors;
+        return kernels::launch_reanchor_vectors(launch.params, launch.source, launch.target, stream);
       case detail::KernelPath::kElements:
         break;
     }
-    return kernels::launch_reanchor_elements;
+    return kernels::launch_reanchor_elements(launch.params, launch.source, launch.target, stream);
   }
 
   [[nodiscard]] Status move(const KvTransfer& transfer, bool turns_back, StreamRef stream) {
     return on_device([&] {
-      return for_each_launch(transfer, turns_back, launch_device(), [&](const detail::ReanchorLaunch& launch) {
-        return cuda_status(kernel_of(launch.path)(launch.params, launch.source, launch.target, stream_of(stream)),
-                           "re-anchor kernel");
+      return for_each_launch(transfer, turns_back, flaws_.device(), [&](const detail::ReanchorLaunch& launch) {
+        return cuda_status(start(launch, stream_of(stream)), "re-anchor kernel");
       });
     });
   }
 
   const int device_;
-  const std::int32_t num_multiprocessors_;
   const std::unique_ptr<MemoryResource> memory_;
   const FlawWords flaws_;
   std::atomic<bool> failed_{false};
@@ -251,17 +240,13 @@ Result<std::unique_ptr<Backend>> make_cuda_backend(const CudaBackendOptions& opt
     return unsupported("cuda: device " + std::to_string(options.device) + " has compute capability " +
                        std::to_string(major) + ".x, 9.0 is needed");
   }
-  int num_multiprocessors = 0;
-  PIKV_TRY(cuda_status(cudaDeviceGetAttribute(&num_multiprocessors, cudaDevAttrMultiProcessorCount, options.device),
-                       "cudaDeviceGetAttribute"));
   const DeviceScope scope(options.device);
   PIKV_TRY(scope.status());
   Result<std::unique_ptr<MemoryResource>> memory = make_cuda_device_memory(options.device);
   if (!memory.ok()) return memory.status();
   Result<FlawWords> flaws = FlawWords::create();
   if (!flaws.ok()) return flaws.status();
-  return std::unique_ptr<Backend>(
-      new CudaBackend(options.device, num_multiprocessors, std::move(*memory), std::move(*flaws)));
+  return std::unique_ptr<Backend>(new CudaBackend(options.device, std::move(*memory), std::move(*flaws)));
 }
 
 }  // namespace v0

@@ -1,11 +1,13 @@
 #include "cuda/transfer_params.hpp"
 
 #include <algorithm>
+#include <string>
 
 namespace pikv::detail {
 namespace {
 
 using kernels::Decoding;
+using kernels::Divisor;
 using kernels::Plane;
 using kernels::ReanchorParams;
 using kernels::Run;
@@ -25,11 +27,13 @@ Plane plane_of(const std::byte* base, const AxisStrides& strides, DType dtype) n
   const std::int64_t bytes = dtype_bytes(dtype);
   return Plane{.base = base,
                .layer_bytes = strides.layer * bytes,
-               .page_bytes = strides.page * bytes,
-               .token_bytes = strides.token * bytes,
-               .head_bytes = strides.head * bytes,
-               .dim_bytes = strides.dim * bytes};
+               .page_bytes = static_cast<std::uint32_t>(strides.page * bytes),
+               .token_bytes = static_cast<std::uint32_t>(strides.token * bytes),
+               .head_bytes = static_cast<std::uint32_t>(strides.head * bytes),
+               .dim_bytes = static_cast<std::uint32_t>(strides.dim * bytes)};
 }
+
+Divisor divisor_of(std::int32_t value) noexcept { return Divisor::of(static_cast<std::uint32_t>(std::max(value, 1))); }
 
 bool has_layer_bases(const KvRun& run) noexcept { return run.slab.data == nullptr && run.source.k_layers != nullptr; }
 
@@ -48,13 +52,63 @@ SourceKind kind_of(const KvRun& run, const KvGeometry& geometry) noexcept {
   return static_cast<SourceKind>(geometry.dtype);
 }
 
+/// What decides how far the elements of a layer lie apart.
+struct Reach {
+  const KvLayout& layout;
+  std::int64_t num_slots;
+};
+template <class Byte>
+Reach as_reach(const BasicKvView<Byte>& view) noexcept {
+  return {view.layout, view.num_slots};
+}
+
+/// Kernels count slots, and bytes within a slot's row, in 32 bits; see kernels::Plane.
+Status check_reach(const std::string& field, const Reach& reach, const KvGeometry& geometry) {
+  if (reach.num_slots > INT32_MAX) {
+    return unsupported(field + " has " + std::to_string(reach.num_slots) + " slots, the CUDA backend serves up to " +
+                       std::to_string(INT32_MAX));
+  }
+  const std::int64_t max_stride = std::int64_t{UINT32_MAX} / dtype_bytes(reach.layout.dtype);
+  for (const AxisStrides* strides : {&reach.layout.k, &reach.layout.v}) {
+    const std::int64_t longest = std::max({strides->page, strides->token, strides->dim,
+                                           strides->head > max_stride / geometry.num_kv_heads
+                                               ? max_stride + 1
+                                               : strides->head * geometry.num_kv_heads});
+    if (longest <= max_stride) continue;
+    return unsupported(field + ".layout." + (strides == &reach.layout.k ? "k" : "v") +
+                       ": the CUDA backend serves strides within a layer, and rows of heads, of less than 4 GiB");
+  }
+  return {};
+}
+
+Status check_reach(const std::string& field, const SlotMap& map) {
+  if (map.num_tokens() <= INT32_MAX &&
+      (map.kind() != SlotMap::Kind::kPageTable || map.first() <= INT32_MAX - map.num_tokens())) {
+    return {};
+  }
+  return unsupported(field + " ends at token " + std::to_string(map.first() + map.num_tokens()) +
+                     ", the CUDA backend counts up to " + std::to_string(INT32_MAX));
+}
+
+Status check_reach(const KvTransfer& transfer) {
+  PIKV_TRY(check_reach("KvTransfer: target", as_reach(transfer.target), transfer.geometry));
+  for (std::size_t i = 0; i < transfer.runs.size(); ++i) {
+    const KvRun& run = transfer.runs[i];
+    const std::string field = "KvTransfer: runs[" + std::to_string(i) + "]";
+    if (run.slab.data == nullptr) PIKV_TRY(check_reach(field + ".source", as_reach(run.source), transfer.geometry));
+    PIKV_TRY(check_reach(field + ".source_slots", run.source_slots));
+    PIKV_TRY(check_reach(field + ".target_slots", run.target_slots));
+  }
+  return {};
+}
+
 /// A view, with the base of layer 0; where layers have bases of their own, the caller puts them in.
 void describe_view(const ConstKvView& view, Run& run) noexcept {
   const KvLayout& layout = view.layout;
   run.k = plane_of(view.k_base, layout.k, layout.dtype);
   run.v = plane_of(view.v_base, layout.v, layout.dtype);
   run.num_slots = view.num_slots;
-  run.page_size = layout.page_size;
+  run.page_size = divisor_of(layout.page_size);
   if (layout.dtype != DType::kFloat8E4M3) return;
   constexpr std::int64_t kScaleBytes = sizeof(float);
   run.k_decoding.scales = reinterpret_cast<const std::byte*>(view.scales.k);
@@ -72,9 +126,9 @@ void describe_slab(const ConstSlabView& slab, const KvGeometry& geometry, Run& r
   const std::int64_t row_bytes = head_bytes * geometry.num_kv_heads;
   run.k = Plane{.base = slab.data + sections.k_codes,
                 .layer_bytes = sections.layer_bytes,
-                .page_bytes = row_bytes,
-                .token_bytes = row_bytes,
-                .head_bytes = head_bytes,
+                .page_bytes = static_cast<std::uint32_t>(row_bytes),
+                .token_bytes = static_cast<std::uint32_t>(row_bytes),
+                .head_bytes = static_cast<std::uint32_t>(head_bytes),
                 .dim_bytes = 1};
   run.v = run.k;
   run.v.base = slab.data + sections.v_codes;
@@ -88,7 +142,6 @@ void describe_slab(const ConstSlabView& slab, const KvGeometry& geometry, Run& r
   run.v_decoding.sinks = slab.data + sections.v_sinks;
   run.key_bias = slab.encoding.key_bias;
   run.num_slots = slab.num_tokens;
-  run.page_size = 1;
 }
 
 /// What eight channels of a source must be aligned to.
@@ -104,10 +157,10 @@ std::int64_t source_alignment(SourceKind kind) noexcept {
   }
 }
 
-bool is_aligned(const Plane& plane, std::int32_t page_size, std::int64_t alignment) noexcept {
+bool is_aligned(const Plane& plane, const Divisor& page_size, std::int64_t alignment) noexcept {
   return reinterpret_cast<std::uintptr_t>(plane.base) % static_cast<std::uintptr_t>(alignment) == 0 &&
          plane.layer_bytes % alignment == 0 && plane.page_bytes % alignment == 0 &&
-         (page_size == 1 || plane.token_bytes % alignment == 0) && plane.head_bytes % alignment == 0;
+         (page_size.value == 1 || plane.token_bytes % alignment == 0) && plane.head_bytes % alignment == 0;
 }
 
 /// Whether keys, or values, of every run of a launch can be moved by vectors.
@@ -132,49 +185,24 @@ bool fits_vectors(const ReanchorLaunch& launch, bool keys) noexcept {
   });
 }
 
-MemorySpace space_of(const KvRun& run) noexcept { return run.slab.data != nullptr ? run.slab.space : run.source.space; }
-
-/// Whether the copy engine can bring the rows of every run into shared memory. Requires: vectors fit all planes.
-bool fits_staged(const ReanchorLaunch& launch, const KvRun* const* sources, kernels::Staging& staging) noexcept {
-  constexpr std::int64_t kAlignment = 16;
+/// Requires: vectors fit both planes.
+bool fits_stripes(const ReanchorLaunch& launch) noexcept {
   const ReanchorParams& params = launch.params;
-  const bool has_scales = launch.source == SourceKind::kInt8 || launch.source == SourceKind::kInt4;
-  // Between types of 16 bits there is so little to compute that many short threads are faster.
-  if (launch.target == DType::kFloat32) return false;
-  if (launch.source <= SourceKind::kBFloat16 && launch.target != DType::kFloat8E4M3) return false;
-  const std::int64_t head_bytes =
-      launch.source == SourceKind::kInt4
-          ? params.head_dim / 2
-          : params.head_dim * (launch.source <= SourceKind::kFloat8E4M3 ? dtype_bytes(static_cast<DType>(launch.source))
-                                                                        : std::int64_t{1});
-  bool heads_are_adjacent = true;
-  for (std::int32_t i = 0; i < params.num_runs; ++i) {
-    const Run& run = params.runs[i];
-    // Over PCIe small copies are slow whoever makes them; a pipeline brings such chunks in large ones.
-    if (space_of(*sources[i]) != MemorySpace::kDevice) return false;
-    if (has_scales && run.source_slots.kind() != SlotMap::Kind::kConsecutive) return false;
-    for (const Plane* plane : {&run.k, &run.v}) {
-      Plane rows = *plane;
-      heads_are_adjacent = heads_are_adjacent && (rows.head_bytes == head_bytes || params.num_kv_heads == 1);
-      rows.head_bytes = 0;
-      if (!is_aligned(rows, run.page_size, kAlignment)) return false;
-    }
-  }
-  for (std::int32_t i = 0; !heads_are_adjacent && i < params.num_runs; ++i) {
-    const Run& run = params.runs[i];
-    if (run.k.head_bytes % kAlignment != 0 || run.v.head_bytes % kAlignment != 0) return false;
-  }
-  const std::int32_t num_multiprocessors = staging.num_multiprocessors;
-  staging = kernels::staging_of(launch.source, params.num_kv_heads, params.head_dim, params.rope.half_dim,
-                                heads_are_adjacent);
-  staging.num_multiprocessors = num_multiprocessors;
-  return staging.num_stages > 0;
+  const bool is_16_bit_copy = static_cast<int>(launch.source) == static_cast<int>(launch.target) &&
+                              (launch.target == DType::kFloat16 || launch.target == DType::kBFloat16);
+  const std::int32_t head_vectors = params.head_dim / kernels::kVectorChannels;
+  const bool is_power_of_two = (head_vectors & (head_vectors - 1)) == 0;
+  const bool turns_whole_heads = params.rope.half_dim == 0 || 2 * params.rope.half_dim == params.head_dim;
+  return is_16_bit_copy && turns_whole_heads && is_power_of_two && head_vectors >= 2 &&
+         head_vectors <= kernels::kWarpLanes && params.num_kv_heads * head_vectors % kernels::kStripeVectors == 0 &&
+         std::all_of(params.runs, params.runs + params.num_runs,
+                     [](const Run& run) { return run.key_bias == nullptr; });
 }
 
 /// The launches of one kind of source: gathers runs until a launch is full.
 class LaunchSequence {
  public:
-  LaunchSequence(const KvTransfer& transfer, SourceKind kind, bool turns_back, const LaunchDevice& device,
+  LaunchSequence(const KvTransfer& transfer, SourceKind kind, bool turns_back, std::uint32_t* flaws,
                  const std::function<Status(const ReanchorLaunch&)>& launch)
       : transfer_(transfer), launch_(launch) {
     next_.source = kind;
@@ -186,14 +214,13 @@ class LaunchSequence {
     params.target.k.layer_bytes = params.target.v.layer_bytes = 0;
     params.target.scales = transfer.target.scales;
     params.target.num_slots = transfer.target.num_slots;
-    params.target.page_size = layout.page_size;
+    params.target.page_size = divisor_of(layout.page_size);
     params.rope = transfer.rope;
     params.turns_back = turns_back;
     params.inverse_square = turns_back ? transfer.rope.inverse_square : 1.0F;
     params.num_kv_heads = transfer.geometry.num_kv_heads;
     params.head_dim = transfer.geometry.head_dim;
-    params.flaws = device.flaws;
-    params.staging.num_multiprocessors = device.num_multiprocessors;
+    params.flaws = flaws;
   }
 
   [[nodiscard]] Status add(const KvRun& run) {
@@ -208,6 +235,8 @@ class LaunchSequence {
     }
     described.source_slots = run.source_slots;
     described.target_slots = run.target_slots;
+    described.source_table_page = divisor_of(run.source_slots.page_size());
+    described.target_table_page = divisor_of(run.target_slots.page_size());
     described.positions = run.positions;
     return params.num_runs == kernels::kMaxRuns ? flush() : Status();
   }
@@ -252,13 +281,24 @@ class LaunchSequence {
       PIKV_TRY(launch_one(kernels::kKeys, path(keys)));
       return launch_one(kernels::kValues, path(values));
     }
-    const bool staged = keys && fits_staged(next_, sources_, next_.params.staging);
-    return launch_one(kernels::kKeys | kernels::kValues, staged ? KernelPath::kStaged : path(keys));
+    return launch_one(kernels::kKeys | kernels::kValues, keys && fits_stripes(next_) ? KernelPath::kStripes : path(keys));
   }
 
   [[nodiscard]] Status launch_one(int planes, KernelPath path) {
     next_.params.planes = static_cast<std::uint8_t>(planes);
     next_.path = path;
+    ReanchorParams& params = next_.params;
+    if (path == KernelPath::kStripes) {
+      const std::int32_t head_vectors = params.head_dim / kernels::kVectorChannels;
+      params.head_units = divisor_of(head_vectors);
+      params.row_units = divisor_of(params.num_kv_heads * head_vectors / kernels::kStripeVectors);
+      params.heads_apart = static_cast<std::uint32_t>(kernels::kWarpLanes / head_vectors);
+    } else {
+      const std::int32_t half_dim = planes == kernels::kValues ? 0 : params.rope.half_dim;
+      params.unit_half_dim = static_cast<std::uint32_t>(half_dim);
+      params.head_units = divisor_of(kernels::units_per_head(params.head_dim, half_dim));
+      params.row_units = divisor_of(static_cast<std::int32_t>(params.head_units.value) * params.num_kv_heads);
+    }
     assign_blocks();
     return launch_(next_);
   }
@@ -267,10 +307,12 @@ class LaunchSequence {
     ReanchorParams& params = next_.params;
     std::int64_t num_tokens = 0;
     params.num_blocks = 0;
-    for (Run* run = params.runs; run != params.runs + params.num_runs; ++run) {
-      run->first_block = params.num_blocks;
-      params.num_blocks += static_cast<std::int32_t>(blocks_of(run->target_slots.num_tokens()));
-      num_tokens += run->target_slots.num_tokens();
+    std::fill(std::begin(params.first_blocks), std::end(params.first_blocks), INT32_MAX);
+    for (std::int32_t i = 0; i < params.num_runs; ++i) {
+      const std::int64_t run_tokens = params.runs[i].target_slots.num_tokens();
+      params.first_blocks[i] = params.num_blocks;
+      params.num_blocks += static_cast<std::int32_t>(blocks_of(run_tokens));
+      num_tokens += run_tokens;
     }
     const std::int64_t row_bytes = std::int64_t{2} * params.num_kv_heads * params.head_dim * dtype_bytes(next_.target);
     params.streams = num_tokens * params.num_layers * row_bytes >= kStreamFromBytes;
@@ -279,17 +321,14 @@ class LaunchSequence {
   [[nodiscard]] std::int64_t blocks_of(std::int64_t num_tokens) const noexcept {
     const ReanchorParams& params = next_.params;
     switch (next_.path) {
-      case KernelPath::kStaged:
-        return blocks_for(num_tokens, params.staging.tile_tokens);
-      case KernelPath::kElements:
-        return blocks_for(num_tokens, kernels::kElementBlockTokens);
+      case KernelPath::kStripes:
+        return blocks_for(num_tokens * params.row_units.value * kernels::kWarpLanes, kernels::kThreads);
       case KernelPath::kVectors:
+        return blocks_for(num_tokens * params.row_units.value, kernels::kThreads);
+      case KernelPath::kElements:
         break;
     }
-    // Keys and values share a grid; of the two, keys never take fewer units.
-    const std::int64_t row_units =
-        std::int64_t{params.num_kv_heads} * kernels::units_per_head(params.head_dim, params.rope.half_dim);
-    return blocks_for(blocks_for(num_tokens, kernels::tokens_per_thread(next_.source)) * row_units, kernels::kThreads);
+    return blocks_for(num_tokens, kernels::kElementBlockTokens);
   }
 
   [[nodiscard]] static constexpr std::int64_t blocks_for(std::int64_t count, std::int64_t size) noexcept {
@@ -304,15 +343,16 @@ class LaunchSequence {
 
 }  // namespace
 
-Status for_each_launch(const KvTransfer& transfer, bool turns_back, const LaunchDevice& device,
+Status for_each_launch(const KvTransfer& transfer, bool turns_back, std::uint32_t* flaws,
                        const std::function<Status(const ReanchorLaunch&)>& launch) {
+  PIKV_TRY(check_reach(transfer));
   for (int i = 0; i < kernels::kNumSourceKinds; ++i) {
     const auto kind = static_cast<SourceKind>(i);
     const auto is_due = [&](const KvRun& run) {
       return run.target_slots.num_tokens() > 0 && kind_of(run, transfer.geometry) == kind;
     };
     if (std::none_of(transfer.runs.begin(), transfer.runs.end(), is_due)) continue;
-    LaunchSequence sequence(transfer, kind, turns_back, device, launch);
+    LaunchSequence sequence(transfer, kind, turns_back, flaws, launch);
     for (const KvRun& run : transfer.runs) {
       if (is_due(run)) PIKV_TRY(sequence.add(run));
     }
@@ -321,8 +361,10 @@ Status for_each_launch(const KvTransfer& transfer, bool turns_back, const Launch
   return {};
 }
 
-Status for_each_launch(const SlabEncode& encode, const LaunchDevice& device,
+Status for_each_launch(const SlabEncode& encode, std::uint32_t* flaws,
                        const std::function<Status(const kernels::EncodeParams&)>& launch) {
+  PIKV_TRY(check_reach("SlabEncode: source", as_reach(encode.source), encode.geometry));
+  PIKV_TRY(check_reach("SlabEncode: source_slots", encode.source_slots));
   const ConstKvView& source = encode.source;
   kernels::EncodeParams params;
   params.k = plane_of(source.k_base, source.layout.k, source.layout.dtype);
@@ -330,10 +372,11 @@ Status for_each_launch(const SlabEncode& encode, const LaunchDevice& device,
   params.source = static_cast<SourceKind>(source.layout.dtype);
   params.source_scales = source.scales;
   params.source_slots = encode.source_slots;
+  params.source_table_page = divisor_of(encode.source_slots.page_size());
   params.positions = encode.positions;
   params.rope = encode.rope;
   params.num_slots = source.num_slots;
-  params.page_size = source.layout.page_size;
+  params.page_size = divisor_of(source.layout.page_size);
   params.slab = encode.target.data;
   params.sections = slab_sections(encode.geometry, encode.target.encoding.format, encode.target.num_tokens);
   params.format = encode.target.encoding.format;
@@ -341,7 +384,7 @@ Status for_each_launch(const SlabEncode& encode, const LaunchDevice& device,
   params.num_tokens = encode.target.num_tokens;
   params.num_kv_heads = encode.geometry.num_kv_heads;
   params.head_dim = encode.geometry.head_dim;
-  params.flaws = device.flaws;
+  params.flaws = flaws;
   const std::int32_t step = source.k_layers != nullptr ? 1 : encode.layer_end - encode.layer_begin;
   for (std::int32_t layer = encode.layer_begin; layer < encode.layer_end; layer += step) {
     params.layer_begin = layer;

@@ -53,7 +53,7 @@ pikv::KvTransfer transfer_of(const std::vector<pikv::KvRun>& runs, const pikv::K
 std::vector<ReanchorLaunch> launches_of(const pikv::KvTransfer& transfer) {
   std::vector<ReanchorLaunch> launches;
   const pikv::Status status =
-      pikv::detail::for_each_launch(transfer, /*turns_back=*/false, {.flaws = nullptr, .num_multiprocessors = 132},
+      pikv::detail::for_each_launch(transfer, /*turns_back=*/false, nullptr,
                                     [&](const ReanchorLaunch& launch) {
                                       launches.push_back(launch);
                                       return pikv::Status();
@@ -70,12 +70,12 @@ TEST_CASE("one launch moves keys and values of all layers, by the kernel that su
   };
   using pikv::DType;
   using pikv::SlabFormat;
-  for (const Row& row : {Row{SlabFormat::kPlain, DType::kBFloat16, KernelPath::kVectors},
+  for (const Row& row : {Row{SlabFormat::kPlain, DType::kBFloat16, KernelPath::kStripes},
                          Row{SlabFormat::kPlain, DType::kFloat32, KernelPath::kVectors},
-                         Row{SlabFormat::kPlain, DType::kFloat8E4M3, KernelPath::kStaged},
-                         Row{SlabFormat::kFloat8, DType::kBFloat16, KernelPath::kStaged},
-                         Row{SlabFormat::kInt8, DType::kFloat16, KernelPath::kStaged},
-                         Row{SlabFormat::kInt4, DType::kBFloat16, KernelPath::kStaged},
+                         Row{SlabFormat::kPlain, DType::kFloat8E4M3, KernelPath::kVectors},
+                         Row{SlabFormat::kFloat8, DType::kBFloat16, KernelPath::kVectors},
+                         Row{SlabFormat::kInt8, DType::kFloat16, KernelPath::kVectors},
+                         Row{SlabFormat::kInt4, DType::kBFloat16, KernelPath::kVectors},
                          Row{SlabFormat::kInt4, DType::kFloat32, KernelPath::kVectors}}) {
     const std::vector<pikv::KvRun> runs{slab_run(row.format, 512), slab_run(row.format, 100, 512)};
     const std::vector<ReanchorLaunch> launches = launches_of(transfer_of(runs, pages(kLlama, row.target)));
@@ -86,11 +86,50 @@ TEST_CASE("one launch moves keys and values of all layers, by the kernel that su
     CHECK(launches[0].params.planes == (kKeys | kValues));
     CHECK(launches[0].params.num_layers == 32);
     CHECK(launches[0].params.num_runs == 2);
-    CHECK(launches[0].params.runs[0].first_block == 0);
-    CHECK(launches[0].params.runs[1].first_block > 0);
-    CHECK(launches[0].params.num_blocks > launches[0].params.runs[1].first_block);
+    CHECK(launches[0].params.first_blocks[0] == 0);
+    CHECK(launches[0].params.first_blocks[1] > 0);
+    CHECK(launches[0].params.num_blocks > launches[0].params.first_blocks[1]);
     CHECK(launches[0].params.streams);
   }
+}
+
+TEST_CASE("a division by multiplication is exact below 2^31") {
+  constexpr std::uint32_t kEnd = 1U << 31;
+  for (const std::uint32_t value : {1U, 2U, 3U, 5U, 7U, 16U, 48U, 64U, 255U, 256U, 641U, 65537U, 1000003U, kEnd - 1}) {
+    const pikv::kernels::Divisor divisor = pikv::kernels::Divisor::of(value);
+    CAPTURE(value);
+    for (std::uint64_t multiple = 0; multiple < kEnd; multiple += std::max<std::uint64_t>(value, kEnd / 1000 / value * value)) {
+      for (const std::uint64_t n : {multiple, multiple + value - 1, multiple + value / 2}) {
+        if (n < kEnd) REQUIRE(divisor.quotient(static_cast<std::uint32_t>(n)) == n / value);
+      }
+    }
+    CHECK(divisor.quotient(kEnd - 1) == (kEnd - 1) / value);
+  }
+}
+
+TEST_CASE("views that reach further than 32-bit offsets are refused") {
+  const auto refusal = [](const pikv::KvTransfer& transfer) {
+    return pikv::detail::for_each_launch(transfer, /*turns_back=*/false, nullptr,
+                                         [](const ReanchorLaunch&) { return pikv::Status(); });
+  };
+  const std::vector<pikv::KvRun> runs{slab_run(pikv::SlabFormat::kPlain, 64)};
+  pikv::KvView target = pages(kLlama, pikv::DType::kBFloat16);
+  CHECK(refusal(transfer_of(runs, target)).ok());
+  target.num_slots = std::int64_t{1} << 31;
+  pikv::Status status = refusal(transfer_of(runs, target));
+  CHECK(status.code() == pikv::ErrorCode::kUnsupported);
+  CHECK(status.message().find("KvTransfer: target has 2147483648 slots") != std::string::npos);
+  target = pages(kLlama, pikv::DType::kBFloat16);
+  target.layout.v.head = std::int64_t{1} << 29;
+  status = refusal(transfer_of(runs, target));
+  CHECK(status.code() == pikv::ErrorCode::kUnsupported);
+  CHECK(status.message().find("target.layout.v") != std::string::npos);
+  std::vector<pikv::KvRun> far = runs;
+  const std::int32_t page = 0;
+  far[0].target_slots = pikv::SlotMap::page_table(&page, 16, INT32_MAX, 64);
+  status = refusal(transfer_of(far, pages(kLlama, pikv::DType::kBFloat16)));
+  CHECK(status.code() == pikv::ErrorCode::kUnsupported);
+  CHECK(status.message().find("runs[0].target_slots") != std::string::npos);
 }
 
 TEST_CASE("blocks cover every token, and none is empty") {
@@ -98,7 +137,7 @@ TEST_CASE("blocks cover every token, and none is empty") {
   const std::vector<ReanchorLaunch> launches = launches_of(transfer_of(runs, pages(kLlama, pikv::DType::kBFloat16)));
   REQUIRE(launches.size() == 1);
   // 64 threads a token, 256 a block: two blocks for five tokens, one for four.
-  CHECK(launches[0].params.runs[1].first_block == 2);
+  CHECK(launches[0].params.first_blocks[1] == 2);
   CHECK(launches[0].params.num_blocks == 3);
   CHECK_FALSE(launches[0].params.streams);  // little enough to stay in the cache
 }

@@ -1,7 +1,0 @@
-#include "reanchor_staged.cuh"
-
-namespace pikv::kernels {
-
-template cudaError_t launch_staged_from<SourceKind::kFloat16>(const ReanchorParams&, DType, cudaStream_t);
-
-}  // namespace pikv::kernels
