@@ -13,8 +13,8 @@ namespace pikv::kernels {
 [[nodiscard]] cudaError_t launch_reanchor_vectors(const ReanchorParams& params, SourceKind source, DType target,
                                                   cudaStream_t stream);
 /// The same between equal types of 16 bits, a little faster. Requires: what launch_reanchor_vectors() does, keys and
-/// values together, no bias, heads of 2 to 32 vectors (a power of two) that turn as a whole or not at all, and rows of a
-/// multiple of kStripeVectors vectors.
+/// values together, heads of 2 to 32 vectors (a power of two) that turn as a whole or not at all, and rows of
+/// a multiple of kStripeVectors vectors.
 [[nodiscard]] cudaError_t launch_reanchor_stripes(const ReanchorParams& params, DType type, cudaStream_t stream);
 /// Any strides and alignments, element by element.
 [[nodiscard]] cudaError_t launch_reanchor_elements(const ReanchorParams& params, SourceKind source, DType target,

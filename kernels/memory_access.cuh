@@ -1,5 +1,5 @@
-// Loads and stores of the vector kernel. Everything it moves is touched once, so those loads leave the first-level cache
-// to the rotation table and to scales.
+// Loads and stores of the vector kernel. Everything it moves is touched once, so those loads leave the first-level
+// cache to the rotation table and to scales.
 #pragma once
 
 #include <cstddef>

@@ -1,8 +1,8 @@
 // The two vectors of a thread, out of each kind of source.
 //
-// load() fetches their bytes (row: the token's head, channel 0) and the scales they need, decode() makes them numbers; between the two a thread starts its
-// other loads. Arithmetic is that of pikv/detail/quantize.hpp, with the hardware's conversions where they give the same
-// bits.
+// load() fetches their bytes (row: the token's head, channel 0) and the scales they need, decode() makes them numbers;
+// between the two a thread starts its other loads. Arithmetic is that of pikv/detail/quantize.hpp, with the hardware's
+// conversions where they give the same bits.
 #pragma once
 
 #include <cuda_bf16.h>
@@ -103,16 +103,13 @@ template <void (*kDecode)(const uint4&, float (&)[kVectorChannels])>
 struct PairSource16 {
   using Raw = RawPair<Raw16>;
   [[nodiscard]] static __device__ Raw load(const PairPlace& at, const std::byte* row) {
-    return {{load_once<uint4>(row + at.pair.first_channel * 2)},
-            {load_once<uint4>(row + at.pair.second_channel * 2)}};
+    return {{load_once<uint4>(row + at.pair.first_channel * 2)}, {load_once<uint4>(row + at.pair.second_channel * 2)}};
   }
   static __device__ void decode(const Raw& raw, PairValues& values) {
     kDecode(raw.first.words, values.first);
     kDecode(raw.second.words, values.second);
   }
-  static __device__ void decode(const Raw& raw, const PairPlace& /*at*/, PairValues& values) {
-    decode(raw, values);
-  }
+  static __device__ void decode(const Raw& raw, const PairPlace& /*at*/, PairValues& values) { decode(raw, values); }
 };
 template <bool kIsKey>
 struct PairSource<SourceKind::kBFloat16, kIsKey> : PairSource16<decode_bfloat16> {};
@@ -127,8 +124,7 @@ struct PairSource<SourceKind::kFloat8E4M3, kIsKey> {
   };
   [[nodiscard]] static __device__ Raw load(const PairPlace& at, const std::byte* row) {
     const bool has_scale = at.decoding.scales != nullptr;
-    return {load_once<uint2>(row + at.pair.first_channel),
-            load_once<uint2>(row + at.pair.second_channel),
+    return {load_once<uint2>(row + at.pair.first_channel), load_once<uint2>(row + at.pair.second_channel),
             has_scale ? load_again<float>(at.scales() + at.head * at.decoding.head_bytes) : 1.0F};
   }
   static __device__ void decode(const Raw& raw, const PairPlace& /*at*/, PairValues& values) {
@@ -171,9 +167,9 @@ struct PairSource<SourceKind::kInt8, true> {
   };
   [[nodiscard]] static __device__ Raw load(const PairPlace& at, const std::byte* row) {
     const std::byte* const scales = at.scales() + at.head * at.head_dim * 2;
-    return {load_once<uint2>(row + at.pair.first_channel),
-            load_once<uint2>(row + at.pair.second_channel),
-            load_again<uint4>(scales + at.pair.first_channel * 2), load_again<uint4>(scales + at.pair.second_channel * 2)};
+    return {load_once<uint2>(row + at.pair.first_channel), load_once<uint2>(row + at.pair.second_channel),
+            load_again<uint4>(scales + at.pair.first_channel * 2),
+            load_again<uint4>(scales + at.pair.second_channel * 2)};
   }
   static __device__ void decode(const Raw& raw, const PairPlace& /*at*/, PairValues& values) {
     decode_one(raw.first, raw.first_scales, values.first);
@@ -198,8 +194,7 @@ struct PairSource<SourceKind::kInt8, false> {
     std::uint16_t scale;
   };
   [[nodiscard]] static __device__ Raw load(const PairPlace& at, const std::byte* row) {
-    return {load_once<uint2>(row + at.pair.first_channel),
-            load_once<uint2>(row + at.pair.second_channel),
+    return {load_once<uint2>(row + at.pair.first_channel), load_once<uint2>(row + at.pair.second_channel),
             load_again<std::uint16_t>(at.scales() + at.slot_head() * 2)};
   }
   static __device__ void decode(const Raw& raw, const PairPlace& /*at*/, PairValues& values) {
@@ -221,7 +216,8 @@ struct PairSource<SourceKind::kInt8, false> {
 
 /// Of the first tokens of an int4 chunk, which are bf16. So few that nothing is gained by loading them early.
 __device__ __forceinline__ void decode_sinks(const PairPlace& at, PairValues& values) {
-  const std::byte* const sinks = at.decoding.sinks + at.layer * at.decoding.sink_layer_bytes + at.slot_head() * at.head_dim * 2;
+  const std::byte* const sinks =
+      at.decoding.sinks + at.layer * at.decoding.sink_layer_bytes + at.slot_head() * at.head_dim * 2;
   decode_bfloat16(load_once<uint4>(sinks + at.pair.first_channel * 2), values.first);
   decode_bfloat16(load_once<uint4>(sinks + at.pair.second_channel * 2), values.second);
 }

@@ -127,11 +127,11 @@ static_assert(sizeof(ReanchorParams) <= 4096);
 
 enum Flaw : std::uint8_t { kBadSlot = 0, kBadPosition = 1, kNumFlaws = 2 };
 
-inline constexpr int kThreads = 256;  ///< of a block, in every kernel
+inline constexpr int kThreads = 128;  ///< of a block, in every kernel
 
 /// At once, of the kernels that have to keep up with memory; leaves a thread 64 registers. Measured on an H100: with
 /// fewer blocks memory waits, with more the registers do not suffice.
-inline constexpr int kBlocksPerMultiprocessor = 4;
+inline constexpr int kBlocksPerMultiprocessor = 8;
 
 /// Channels of a vector: 16 bytes of a 16-bit type.
 inline constexpr std::int32_t kVectorChannels = 8;

@@ -1,10 +1,10 @@
 // Re-anchoring in one pass, by vectors: a chunk's keys and values are read once, made numbers, keys are turned, and
 // both are written once into an engine's pages. Un-anchoring is the same with the turn inverted.
 //
-// Grid: x blocks of 256 items of a run, y layers. An item is one thread's: 16 channels of one head of one token, as two
+// Grid: x blocks of 128 items of a run, y layers. An item is one thread's: 16 channels of one head of one token, as two
 // vectors of 8 half a rotation apart, so that both members of a half-split pair are its own, of keys and of values.
-// Every byte is read and written once, in accesses of 16 bytes for 16-bit types, and a thread reads 8 cosines and sines,
-// which the heads of the token share in the first-level cache.
+// Every byte is read and written once, in accesses of 16 bytes for 16-bit types, and a thread reads 8 cosines and
+// sines, which the heads of the token share in the first-level cache.
 //
 // There is no shared memory and no barrier: many short threads, most of them waiting for memory, are what keeps a GPU's
 // memory busy. Each finds its own token's place, once for keys and values, and has all its reads under way before it
@@ -45,7 +45,7 @@ class PlaneMove {
   /// Starts to read.
   __device__ __forceinline__ void load() {
     raw_ = Source::load(at_, at_.plane.base + at_.layer * at_.plane.layer_bytes +
-                                slot_offset(at_.plane, run_.page_size, at_.slot) + at_.head * at_.plane.head_bytes);
+                                 slot_offset(at_.plane, run_.page_size, at_.slot) + at_.head * at_.plane.head_bytes);
     if constexpr (kType == DType::kFloat8E4M3) {
       const KvScales& scales = params_.target.scales;
       const float* const table = kIsKey ? scales.k : scales.v;
@@ -75,7 +75,8 @@ class PlaneMove {
     Source::decode(raw_, at_, values);
     if constexpr (kIsKey) {
       if (run_.key_bias != nullptr && !(kKind == SourceKind::kInt4 && at_.slot < kInt4SinkTokens)) {
-        add_bias(values, run_.key_bias + (std::uint64_t{at_.num_heads} * at_.layer + at_.head) * at_.head_dim, at_.pair);
+        add_bias(values, run_.key_bias + (std::uint64_t{at_.num_heads} * at_.layer + at_.head) * at_.head_dim,
+                 at_.pair);
       }
       if (at_.pair.turns) turn<kPairing>(values, angles, params_.turns_back, params_.inverse_square);
     }
@@ -95,7 +96,8 @@ class PlaneMove {
 };
 
 template <SourceKind kKind, DType kType, Pairing kPairing>
-__global__ __launch_bounds__(kThreads, kBlocksPerMultiprocessor) void reanchor_vectors(const __grid_constant__ ReanchorParams params) {
+__global__ __launch_bounds__(kThreads, kBlocksPerMultiprocessor) void reanchor_vectors(
+    const __grid_constant__ ReanchorParams params) {
   allow_next_launch();
   const auto block = static_cast<std::int32_t>(blockIdx.x);
   const std::int32_t run_index = find_run(params, block);

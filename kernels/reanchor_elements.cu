@@ -87,7 +87,8 @@ __global__ __launch_bounds__(kThreads) void reanchor_elements(const __grid_const
   const std::int32_t head_items = params.head_dim - num_pairs;  // a pair is one item
   const std::int32_t row_items = params.num_kv_heads * head_items;
   const Plane& target_plane = element.target_plane();
-  const std::int64_t token_bytes = params.target.page_size.value == 1 ? target_plane.page_bytes : target_plane.token_bytes;
+  const std::int64_t token_bytes =
+      params.target.page_size.value == 1 ? target_plane.page_bytes : target_plane.token_bytes;
   const bool tokens_first = token_bytes < target_plane.dim_bytes;
 
   for (std::int32_t i = static_cast<std::int32_t>(threadIdx.x); i < row_items * num_tokens; i += kThreads) {

@@ -1,11 +1,11 @@
-// Re-anchoring between equal types of 16 bits, where a copy is the bound: the same work as reanchor.cuh does, with lanes
-// laid out as a copy would lay them out.
+// Re-anchoring between equal types of 16 bits, where a copy is the bound: the same work as reanchor.cuh does, with
+// lanes laid out as a copy would lay them out.
 //
-// Grid: x blocks of 8 warps of a run, y layers. A warp moves a stripe of a token: 64 adjacent vectors of its row of keys
-// and the same of its row of values, each lane vectors i and i + 32, so that every access of the warp is of 512 adjacent
-// bytes. (Vectors of half a rotation apart in one thread make that 128 bytes, four times, which costs 1 to 2 % of the
-// memory's rate.) For half-split pairing, lanes half a head apart then exchange one of their two vectors, so that each
-// holds both halves of one head, and once more to write them.
+// Grid: x blocks of 4 warps of a run, y layers. A warp moves a stripe of a token: 64 adjacent vectors of its row of
+// keys and the same of its row of values, each lane vectors i and i + 32, so that every access of the warp is of 512
+// adjacent bytes. (Vectors of half a rotation apart in one thread make that 128 bytes, four times, which costs 1 to 2 %
+// of the memory's rate.) For half-split pairing, lanes half a head apart then exchange one of their two vectors, so
+// that each holds both halves of one head, and once more to write them.
 #pragma once
 
 #include <cstdint>
@@ -32,10 +32,11 @@ __device__ __forceinline__ void exchange(RawPair<Raw16>& vectors, std::uint32_t 
 }
 
 template <SourceKind kKind, Pairing kPairing>
-__global__ __launch_bounds__(kThreads, kBlocksPerMultiprocessor) void reanchor_stripes(const __grid_constant__ ReanchorParams params) {
-  allow_next_launch();
+__global__ __launch_bounds__(kThreads, kBlocksPerMultiprocessor) void reanchor_stripes(
+    const __grid_constant__ ReanchorParams params) {
   using Source = PairSource<kKind, true>;
   using Target = VectorTarget<static_cast<DType>(kKind)>;
+  allow_next_launch();
   const auto block = static_cast<std::int32_t>(blockIdx.x);
   const std::int32_t run_index = find_run(params, block);
   const Run& run = params.runs[run_index];
@@ -48,6 +49,7 @@ __global__ __launch_bounds__(kThreads, kBlocksPerMultiprocessor) void reanchor_s
   const std::uint32_t head = params.head_units.quotient(first_vector);  // of the first; whole heads lie between the two
   const std::uint32_t head_vectors = params.head_units.value;
   const std::uint32_t vector = first_vector - head * head_vectors;  // of either head
+  const std::uint32_t half_vectors = head_vectors / 2;
   const std::uint32_t heads_apart = params.heads_apart;
   const auto layer_index = static_cast<std::int32_t>(blockIdx.y);
   const std::int32_t layer = params.layer_begin + layer_index;
@@ -70,9 +72,9 @@ __global__ __launch_bounds__(kThreads, kBlocksPerMultiprocessor) void reanchor_s
     keys = load(run.k);
     values = load(run.v);
     if (turns && position >= 0) {
-      const std::uint32_t half_vectors = head_vectors / 2;
-      const std::uint32_t channel =
-          (kPairing == Pairing::kHalfSplit ? vector % half_vectors : vector) * kVectorChannels;
+      const std::uint32_t vector_of_table =
+          kPairing == Pairing::kHalfSplit && vector >= half_vectors ? vector - half_vectors : vector;
+      const std::uint32_t channel = vector_of_table * kVectorChannels;
       angles = load_angles<kPairing>(params.rope, position, {channel, channel, true});
     }
   }
@@ -87,7 +89,6 @@ __global__ __launch_bounds__(kThreads, kBlocksPerMultiprocessor) void reanchor_s
     kernels::store(first + heads_apart * plane.head_bytes, vectors.second, params.streams);
   };
   if (turns) {
-    const std::uint32_t half_vectors = head_vectors / 2;
     const bool is_upper = vector >= half_vectors;
     if constexpr (kPairing == Pairing::kHalfSplit) exchange(keys, half_vectors, is_upper);
     PairValues numbers;

@@ -10,7 +10,6 @@ extern template cudaError_t launch_vectors_from<SourceKind::kFloat8E4M3>(const R
 extern template cudaError_t launch_vectors_from<SourceKind::kInt8>(const ReanchorParams&, DType, cudaStream_t);
 extern template cudaError_t launch_vectors_from<SourceKind::kInt4>(const ReanchorParams&, DType, cudaStream_t);
 
-
 cudaError_t launch_reanchor_vectors(const ReanchorParams& params, SourceKind source, DType target,
                                     cudaStream_t stream) {
   switch (source) {

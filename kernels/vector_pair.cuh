@@ -65,8 +65,8 @@ __device__ __forceinline__ void for_each_pair(PairValues& values, const Angles& 
   for (int i = 0; i < kVectorChannels; ++i) {
     float& first = kPairing == Pairing::kHalfSplit ? a[i] : i < 4 ? a[2 * (i % 4)] : b[2 * (i % 4)];
     float& second = kPairing == Pairing::kHalfSplit ? b[i] : i < 4 ? a[2 * (i % 4) + 1] : b[2 * (i % 4) + 1];
-    const detail::RotatedPair turned = turn_pair(first, second, component(angles.cosines[i / 4], i % 4),
-                                                 component(angles.sines[i / 4], i % 4));
+    const detail::RotatedPair turned =
+        turn_pair(first, second, component(angles.cosines[i / 4], i % 4), component(angles.sines[i / 4], i % 4));
     first = turned.first;
     second = turned.second;
   }

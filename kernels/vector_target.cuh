@@ -71,8 +71,12 @@ struct VectorTarget<DType::kFloat8E4M3> {
   }
 };
 
-__device__ __forceinline__ void store(std::byte* p, const Raw8& raw, bool streams) { store_vector(p, raw.words, streams); }
-__device__ __forceinline__ void store(std::byte* p, const Raw16& raw, bool streams) { store_vector(p, raw.words, streams); }
+__device__ __forceinline__ void store(std::byte* p, const Raw8& raw, bool streams) {
+  store_vector(p, raw.words, streams);
+}
+__device__ __forceinline__ void store(std::byte* p, const Raw16& raw, bool streams) {
+  store_vector(p, raw.words, streams);
+}
 __device__ __forceinline__ void store(std::byte* p, const Raw32& raw, bool streams) {
   store_vector(p, raw.low, streams);
   store_vector(p + sizeof(uint4), raw.high, streams);

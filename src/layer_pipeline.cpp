@@ -22,12 +22,19 @@ constexpr std::size_t kNumCopyStreams = 2;
 /// What copy engines and vector loads like best.
 constexpr std::int64_t kStageAlignment = 256;
 
-/// A chunk that comes from host memory, and where it stands in every slot of the ring.
+/// Copies of this size come near the bus's rate; each has a fixed cost of microseconds.
+constexpr std::int64_t kGoodCopyBytes = std::int64_t{4} << 20;
+
+/// A chunk that comes from host memory. Its layers lie one behind the other there, and in a slot of the ring too.
 struct StagedChunk {
   ConstSlabView slab;
   std::int64_t layer_bytes = 0;
-  std::int64_t offset = 0;  // in bytes
+  std::int64_t offset = 0;  // of its first layer in a slot, in bytes
 };
+
+constexpr std::int64_t staged_bytes(const StagedChunk& chunk, std::int32_t num_layers) noexcept {
+  return (chunk.layer_bytes * num_layers + kStageAlignment - 1) / kStageAlignment * kStageAlignment;
+}
 
 /// A composition's runs, and the chunks among their sources that the backend reads through the ring.
 struct StagingPlan {
@@ -36,7 +43,13 @@ struct StagingPlan {
   std::vector<KvRun> runs;
   std::vector<StagedChunk> chunks;
   std::vector<std::size_t> chunk_of_run;  // index into `chunks`, or kDirect
-  std::int64_t slot_bytes = 0;
+  std::int32_t layers_per_slot = 1;
+
+  [[nodiscard]] std::int64_t slot_bytes(std::int32_t num_layers) const noexcept {
+    std::int64_t bytes = 0;
+    for (const StagedChunk& chunk : chunks) bytes += staged_bytes(chunk, num_layers);
+    return bytes;
+  }
 };
 
 StagingPlan plan_staging(std::vector<KvRun> runs, const KvGeometry& geometry, MemorySpace backend_space) {
@@ -51,10 +64,23 @@ StagingPlan plan_staging(std::vector<KvRun> runs, const KvGeometry& geometry, Me
     plan.chunk_of_run.push_back(static_cast<std::size_t>(same - plan.chunks.begin()));
     if (same != plan.chunks.end()) continue;
     const std::int64_t layer_bytes = slab_sections(geometry, run.slab.encoding.format, run.slab.num_tokens).layer_bytes;
-    plan.chunks.push_back(StagedChunk{run.slab, layer_bytes, plan.slot_bytes});
-    plan.slot_bytes += (layer_bytes + kStageAlignment - 1) / kStageAlignment * kStageAlignment;
+    plan.chunks.push_back(StagedChunk{run.slab, layer_bytes, 0});
   }
   return plan;
+}
+
+/// Takes as many layers into a slot as make good copies, if they fit. Requires: one layer fits.
+void fill_slots(StagingPlan& plan, std::int64_t slot_bytes, std::int32_t num_layers) {
+  const auto num_chunks = static_cast<std::int64_t>(plan.chunks.size());
+  while (plan.layers_per_slot < num_layers && plan.slot_bytes(plan.layers_per_slot) < num_chunks * kGoodCopyBytes &&
+         plan.slot_bytes(plan.layers_per_slot + 1) <= slot_bytes) {
+    ++plan.layers_per_slot;
+  }
+  std::int64_t offset = 0;
+  for (StagedChunk& chunk : plan.chunks) {
+    chunk.offset = offset;
+    offset += staged_bytes(chunk, plan.layers_per_slot);
+  }
 }
 
 template <class T>
@@ -66,10 +92,11 @@ Status take(Result<T> made, T& target) {
 
 }  // namespace
 
-/// Events and what they order, for layer l in slot s = l modulo the number of slots:
+/// Layers come up in groups: the first alone, since the engine waits for it, the others as many as a slot takes. Events
+/// and what they order, for a layer l of group g in slot s = g modulo the number of slots:
 ///   begin        engine -> copies, place: nothing starts before the engine has come to start()
-///   s.uploaded   each copy stream -> place: its chunks of the layer are in the slot
-///   s.free       place -> copies: the slot's last layer has been read, in this composition or the one before
+///   s.uploaded   each copy stream -> place: its chunks' layers of the group are in the slot
+///   s.free       place -> copies: the slot's last group has been read, in this composition or the one before
 ///   placed[l]    place -> engine: the layer is in the engine's pages
 /// A wait refers to the event as it was recorded last before the wait was queued, so events are used again and again.
 class LayerPipeline::Impl {
@@ -107,11 +134,12 @@ class LayerPipeline::Impl {
     }
     Result<std::vector<KvRun>> runs = CompositionAccess::runs(composition, rows);
     if (!runs.ok()) return runs.status();
-    const StagingPlan plan = plan_staging(std::move(*runs), geometry_, backend_.caps().space);
-    if (plan.slot_bytes > slot_bytes_) {
+    StagingPlan plan = plan_staging(std::move(*runs), geometry_, backend_.caps().space);
+    if (plan.slot_bytes(1) > slot_bytes_) {
       return invalid_argument("layer pipeline: slot_bytes is " + std::to_string(slot_bytes_) +
-                              ", the composition needs " + std::to_string(plan.slot_bytes));
+                              ", the composition needs " + std::to_string(plan.slot_bytes(1)));
     }
+    fill_slots(plan, slot_bytes_, geometry_.num_layers);
 
     PIKV_TRY(validate(as_const(target), geometry_));  // as a whole; layers are then moved one by one
 
@@ -152,21 +180,29 @@ class LayerPipeline::Impl {
     PIKV_TRY(backend_.record(*begin_, engine_stream));
     for (const std::unique_ptr<Stream>& stream : copy_streams_) PIKV_TRY(backend_.wait(*begin_, stream->ref()));
     PIKV_TRY(backend_.wait(*begin_, place_stream_->ref()));
-    for (std::int32_t layer = 0; layer < geometry_.num_layers; ++layer) {
-      PIKV_TRY(queue_layer(plan, layer, rope, target));
+    std::size_t group = 0;
+    for (std::int32_t begin = 0; begin < geometry_.num_layers; ++group) {
+      const std::int32_t end = group == 0 ? 1 : std::min(begin + plan.layers_per_slot, geometry_.num_layers);
+      RingSlot& slot = slots_[group % slots_.size()];
+      if (!plan.chunks.empty()) PIKV_TRY(queue_upload(plan, begin, end, slot));
+      for (std::int32_t layer = begin; layer < end; ++layer) {
+        PIKV_TRY(queue_placing(plan, layer, layer - begin, slot, rope, target));
+      }
+      if (!plan.chunks.empty()) PIKV_TRY(backend_.record(*slot.free, place_stream_->ref()));
+      begin = end;
     }
     return Status();
   }
 
-  /// The layer of every staged chunk into the slot.
-  [[nodiscard]] Status queue_upload(const StagingPlan& plan, std::int32_t layer, RingSlot& slot) {
+  /// Layers [begin, end) of every staged chunk into the slot.
+  [[nodiscard]] Status queue_upload(const StagingPlan& plan, std::int32_t begin, std::int32_t end, RingSlot& slot) {
     for (std::size_t i = 0; i < kNumCopyStreams; ++i) {
       const StreamRef stream = copy_streams_[i]->ref();
       PIKV_TRY(backend_.wait(*slot.free, stream));
       for (std::size_t j = i; j < plan.chunks.size(); j += kNumCopyStreams) {
         const StagedChunk& chunk = plan.chunks[j];
-        PIKV_TRY(backend_.copy_async(slot.data.data() + chunk.offset, chunk.slab.data + layer * chunk.layer_bytes,
-                                     static_cast<std::size_t>(chunk.layer_bytes), stream));
+        PIKV_TRY(backend_.copy_async(slot.data.data() + chunk.offset, chunk.slab.data + begin * chunk.layer_bytes,
+                                     static_cast<std::size_t>((end - begin) * chunk.layer_bytes), stream));
       }
       PIKV_TRY(backend_.record(*slot.uploaded[i], stream));
       PIKV_TRY(backend_.wait(*slot.uploaded[i], place_stream_->ref()));
@@ -174,18 +210,17 @@ class LayerPipeline::Impl {
     return Status();
   }
 
-  [[nodiscard]] Status queue_layer(const StagingPlan& plan, std::int32_t layer, const RopeTableView& rope,
-                                   const KvView& target) {
-    RingSlot& slot = slots_[static_cast<std::size_t>(layer) % slots_.size()];
-    if (!plan.chunks.empty()) PIKV_TRY(queue_upload(plan, layer, slot));
-
+  /// The layer into the engine's pages; staged chunks have it in the slot, `layer_in_slot` layers from their first.
+  [[nodiscard]] Status queue_placing(const StagingPlan& plan, std::int32_t layer, std::int32_t layer_in_slot,
+                                     const RingSlot& slot, const RopeTableView& rope, const KvView& target) {
     KvGeometry one_layer = geometry_;
     one_layer.num_layers = 1;
     std::vector<KvRun> runs = plan.runs;
     for (std::size_t i = 0; i < runs.size(); ++i) {
       runs[i].slab = slab_layer(geometry_, runs[i].slab, layer);
       if (plan.chunk_of_run[i] == StagingPlan::kDirect) continue;
-      runs[i].slab.data = slot.data.data() + plan.chunks[plan.chunk_of_run[i]].offset;
+      const StagedChunk& chunk = plan.chunks[plan.chunk_of_run[i]];
+      runs[i].slab.data = slot.data.data() + chunk.offset + layer_in_slot * chunk.layer_bytes;
       runs[i].slab.space = slot.data.space();
     }
     const StreamRef stream = place_stream_->ref();
@@ -196,7 +231,6 @@ class LayerPipeline::Impl {
                                                 .layer_begin = 0,
                                                 .layer_end = 1},
                                      stream));
-    if (!plan.chunks.empty()) PIKV_TRY(backend_.record(*slot.free, stream));
     return backend_.record(*placed_[static_cast<std::size_t>(layer)], stream);
   }
 
@@ -254,7 +288,7 @@ std::int64_t LayerPipeline::required_slot_bytes(const Composition& composition) 
   if (!runs.ok()) return 0;  // cannot be: one slot for each row
   return plan_staging(std::move(*runs), CompositionAccess::geometry(composition),
                       CompositionAccess::backend(composition).caps().space)
-      .slot_bytes;
+      .slot_bytes(1);
 }
 
 }  // namespace v0

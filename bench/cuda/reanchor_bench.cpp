@@ -5,8 +5,8 @@
 // cache. Bytes are those read plus those written, scales included. Counters, of medians over all iterations:
 //   GB/s          bytes a second
 //   of_copy       rate over the copy's rate in this run; both by device time
-//   over_two      how many times as fast as the two kernels, from an idle stream: the time to queue them counts for
-//   both MB            bytes moved, which a profiler's DRAM counters can be held against
+//   over_two      how many times as fast as the two kernels, from an idle stream: the time to queue counts for both
+//   MB            bytes moved, which a profiler's DRAM counters can be held against
 #include <numeric>
 #include <optional>
 #include <random>

@@ -32,7 +32,8 @@ __global__ void sweep_kernel(const uint4* memory, std::size_t num_vectors, bool*
 cudaError_t sweep(const void* memory, std::size_t num_bytes, cudaStream_t stream) {
   constexpr unsigned kBlocks = 1056;
   constexpr unsigned kBlockThreads = 256;
-  sweep_kernel<<<kBlocks, kBlockThreads, 0, stream>>>(static_cast<const uint4*>(memory), num_bytes / sizeof(uint4), nullptr);
+  sweep_kernel<<<kBlocks, kBlockThreads, 0, stream>>>(static_cast<const uint4*>(memory), num_bytes / sizeof(uint4),
+                                                      nullptr);
   return cudaGetLastError();
 }
 

@@ -103,7 +103,7 @@ struct World {
 
 void bench(benchmark::State& state, pikv::Backend& backend, pikv::SlabFormat format) {
   const World world(backend, format);
-  const std::int64_t slot_bytes = pikv::LayerPipeline::required_slot_bytes(*world.composition);
+  const std::int64_t slot_bytes = 4 * pikv::LayerPipeline::required_slot_bytes(*world.composition);
   pikv::LayerPipeline pipeline =
       pikv::LayerPipeline::create(backend, kGeometry, {.slot_bytes = slot_bytes, .num_slots = 3, .memory = nullptr})
           .value();

@@ -28,9 +28,10 @@ inline namespace v0 {
 
 struct LayerPipelineOptions {
   /// Of one place in the ring, which takes one layer of all chunks that come from host memory: at least
-  /// required_slot_bytes() of any composition to be placed. > 0.
+  /// required_slot_bytes() of any composition to be placed. Give several times that (4 is plenty) to come near the
+  /// bus's rate: small layers then come up a few at once, as many as make copies of 4 MiB a chunk. > 0.
   std::int64_t slot_bytes = 0;
-  std::int32_t num_slots = 3;  ///< > 0; how many layers uploads may be ahead of placing
+  std::int32_t num_slots = 3;  ///< > 0; how many places there are, the one being read among them
   /// Of the ring, in the backend's memory space; must outlive the pipeline. Null: the backend's memory_resource().
   MemoryResource* memory = nullptr;
 };
@@ -55,8 +56,7 @@ class LayerPipeline {
   ///
   /// Errors, before anything is queued: kInvalidArgument for a composition of another geometry or backend, and for one
   /// that needs larger slots, naming how large. Those of Composition::place_async(): layers before the one that failed
-  /// are placed, and it
-  /// returns once what it has queued is done. After an error no layer can be waited for.
+  /// are placed, and it returns once what it has queued is done. After an error no layer can be waited for.
   [[nodiscard]] PIKV_API Status start(const Composition& composition, const KvView& target, const SlotMap& rows,
                                       StreamRef engine_stream);
 

@@ -70,10 +70,9 @@ Status check_reach(const std::string& field, const Reach& reach, const KvGeometr
   }
   const std::int64_t max_stride = std::int64_t{UINT32_MAX} / dtype_bytes(reach.layout.dtype);
   for (const AxisStrides* strides : {&reach.layout.k, &reach.layout.v}) {
-    const std::int64_t longest = std::max({strides->page, strides->token, strides->dim,
-                                           strides->head > max_stride / geometry.num_kv_heads
-                                               ? max_stride + 1
-                                               : strides->head * geometry.num_kv_heads});
+    const std::int64_t longest = std::max(
+        {strides->page, strides->token, strides->dim,
+         strides->head > max_stride / geometry.num_kv_heads ? max_stride + 1 : strides->head * geometry.num_kv_heads});
     if (longest <= max_stride) continue;
     return unsupported(field + ".layout." + (strides == &reach.layout.k ? "k" : "v") +
                        ": the CUDA backend serves strides within a layer, and rows of heads, of less than 4 GiB");
@@ -194,9 +193,7 @@ bool fits_stripes(const ReanchorLaunch& launch) noexcept {
   const bool is_power_of_two = (head_vectors & (head_vectors - 1)) == 0;
   const bool turns_whole_heads = params.rope.half_dim == 0 || 2 * params.rope.half_dim == params.head_dim;
   return is_16_bit_copy && turns_whole_heads && is_power_of_two && head_vectors >= 2 &&
-         head_vectors <= kernels::kWarpLanes && params.num_kv_heads * head_vectors % kernels::kStripeVectors == 0 &&
-         std::all_of(params.runs, params.runs + params.num_runs,
-                     [](const Run& run) { return run.key_bias == nullptr; });
+         head_vectors <= kernels::kWarpLanes && params.num_kv_heads * head_vectors % kernels::kStripeVectors == 0;
 }
 
 /// The launches of one kind of source: gathers runs until a launch is full.
@@ -281,7 +278,8 @@ class LaunchSequence {
       PIKV_TRY(launch_one(kernels::kKeys, path(keys)));
       return launch_one(kernels::kValues, path(values));
     }
-    return launch_one(kernels::kKeys | kernels::kValues, keys && fits_stripes(next_) ? KernelPath::kStripes : path(keys));
+    return launch_one(kernels::kKeys | kernels::kValues,
+                      keys && fits_stripes(next_) ? KernelPath::kStripes : path(keys));
   }
 
   [[nodiscard]] Status launch_one(int planes, KernelPath path) {

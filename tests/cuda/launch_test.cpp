@@ -53,11 +53,10 @@ pikv::KvTransfer transfer_of(const std::vector<pikv::KvRun>& runs, const pikv::K
 std::vector<ReanchorLaunch> launches_of(const pikv::KvTransfer& transfer) {
   std::vector<ReanchorLaunch> launches;
   const pikv::Status status =
-      pikv::detail::for_each_launch(transfer, /*turns_back=*/false, nullptr,
-                                    [&](const ReanchorLaunch& launch) {
-                                      launches.push_back(launch);
-                                      return pikv::Status();
-                                    });
+      pikv::detail::for_each_launch(transfer, /*turns_back=*/false, nullptr, [&](const ReanchorLaunch& launch) {
+        launches.push_back(launch);
+        return pikv::Status();
+      });
   CHECK(status.ok());
   return launches;
 }
@@ -98,7 +97,8 @@ TEST_CASE("a division by multiplication is exact below 2^31") {
   for (const std::uint32_t value : {1U, 2U, 3U, 5U, 7U, 16U, 48U, 64U, 255U, 256U, 641U, 65537U, 1000003U, kEnd - 1}) {
     const pikv::kernels::Divisor divisor = pikv::kernels::Divisor::of(value);
     CAPTURE(value);
-    for (std::uint64_t multiple = 0; multiple < kEnd; multiple += std::max<std::uint64_t>(value, kEnd / 1000 / value * value)) {
+    for (std::uint64_t multiple = 0; multiple < kEnd;
+         multiple += std::max<std::uint64_t>(value, kEnd / 1000 / value * value)) {
       for (const std::uint64_t n : {multiple, multiple + value - 1, multiple + value / 2}) {
         if (n < kEnd) REQUIRE(divisor.quotient(static_cast<std::uint32_t>(n)) == n / value);
       }
@@ -136,9 +136,9 @@ TEST_CASE("blocks cover every token, and none is empty") {
   const std::vector<pikv::KvRun> runs{slab_run(pikv::SlabFormat::kPlain, 5), slab_run(pikv::SlabFormat::kPlain, 4, 5)};
   const std::vector<ReanchorLaunch> launches = launches_of(transfer_of(runs, pages(kLlama, pikv::DType::kBFloat16)));
   REQUIRE(launches.size() == 1);
-  // 64 threads a token, 256 a block: two blocks for five tokens, one for four.
-  CHECK(launches[0].params.first_blocks[1] == 2);
-  CHECK(launches[0].params.num_blocks == 3);
+  // Two warps a token, four a block: three blocks for five tokens, two for four.
+  CHECK(launches[0].params.first_blocks[1] == 3);
+  CHECK(launches[0].params.num_blocks == 5);
   CHECK_FALSE(launches[0].params.streams);  // little enough to stay in the cache
 }
 
@@ -171,14 +171,37 @@ TEST_CASE("what does not lie on vector boundaries goes element by element") {
   CHECK(launches_of(transfer_of(runs, pages(odd, pikv::DType::kBFloat16), odd))[0].path == KernelPath::kElements);
 }
 
-TEST_CASE("slabs that the copy engine should not or cannot fetch piecewise are read by vectors") {
-  std::vector<pikv::KvRun> runs{slab_run(pikv::SlabFormat::kInt8, 64)};
-  runs[0].slab.space = pikv::MemorySpace::kPinnedHost;
-  CHECK(launches_of(transfer_of(runs, pages(kLlama, pikv::DType::kBFloat16)))[0].path == KernelPath::kVectors);
-  runs[0].slab.space = pikv::MemorySpace::kDevice;
-  const std::vector<pikv::Slot> slots(64, 0);
-  runs[0].source_slots = pikv::SlotMap::per_token(slots.data(), 64);
-  CHECK(launches_of(transfer_of(runs, pages(kLlama, pikv::DType::kBFloat16)))[0].path == KernelPath::kVectors);
+TEST_CASE("between equal types of 16 bits stripes are taken where a warp can cover whole heads of whole rows") {
+  const auto path_of = [](const pikv::KvGeometry& g, pikv::DType source, pikv::DType target) {
+    pikv::KvGeometry stored = g;
+    stored.dtype = source;
+    const std::vector<pikv::KvRun> runs{slab_run(pikv::SlabFormat::kPlain, 64)};
+    const std::vector<ReanchorLaunch> launches = launches_of(transfer_of(runs, pages(stored, target), stored));
+    REQUIRE(launches.size() == 1);
+    return launches[0].path;
+  };
+  using pikv::DType;
+  CHECK(path_of(kLlama, DType::kFloat16, DType::kFloat16) == KernelPath::kStripes);
+  CHECK(path_of(kLlama, DType::kFloat16, DType::kBFloat16) == KernelPath::kVectors);
+  CHECK(path_of(kLlama, DType::kFloat32, DType::kFloat32) == KernelPath::kVectors);
+  struct Row {
+    std::int32_t num_heads, head_dim, rotary_dim;
+    KernelPath path;
+  };
+  for (const Row& row : {Row{8, 64, 64, KernelPath::kStripes}, Row{2, 256, 256, KernelPath::kStripes},
+                         Row{32, 16, 16, KernelPath::kStripes}, Row{4, 128, 0, KernelPath::kStripes},
+                         Row{8, 128, 64, KernelPath::kVectors},      // heads turn in part
+                         Row{16, 96, 96, KernelPath::kVectors},      // 12 vectors a head
+                         Row{3, 128, 128, KernelPath::kVectors},     // a row is no whole number of stripes
+                         Row{1, 512, 512, KernelPath::kVectors}}) {  // a head is longer than a warp
+    CAPTURE(row.num_heads);
+    CAPTURE(row.head_dim);
+    pikv::KvGeometry g = kLlama;
+    g.num_kv_heads = row.num_heads;
+    g.head_dim = row.head_dim;
+    g.rotary_dim = row.rotary_dim;
+    CHECK(path_of(g, DType::kBFloat16, DType::kBFloat16) == row.path);
+  }
 }
 
 TEST_CASE("many runs, many layers, several formats and layers with bases of their own take several launches") {
