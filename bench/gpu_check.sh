@@ -14,7 +14,8 @@ Usage: bench/gpu_check.sh [--output FILE] [--iterations N] [--no-sanitizer] [--n
   --no-profiler    leave out ncu
 
 Needs a CUDA toolkit, a GPU of compute capability 9.0, CMake, ninja, doctest, Google Benchmark, nlohmann-json, OpenSSL and
-python3; installs nothing. Exits with 0 only if every test and every sanitizer run was clean.
+python3; installs nothing. Set PIKV_FLASHINFER_INCLUDE to flashinfer/data/include of FlashInfer's wheel, unpacked, to
+compare with its kernels too. Exits with 0 only if every test and every sanitizer run was clean.
 USAGE
 }
 
@@ -40,7 +41,7 @@ tests=(cuda_reanchor_test cuda_format_test cuda_selection_test cuda_pipeline_tes
 failed=0
 
 echo "== build"
-cmake --preset cuda-release >/dev/null || exit 1
+cmake --preset cuda-release -DPIKV_FLASHINFER_INCLUDE="${PIKV_FLASHINFER_INCLUDE:-}" >/dev/null || exit 1
 cmake --build "$build" --target "${tests[@]}" cuda_reanchor_bench cuda_upload_bench >"$build/build.log" 2>&1 || {
   tail -n 30 "$build/build.log"
   exit 1

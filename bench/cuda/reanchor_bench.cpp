@@ -6,12 +6,14 @@
 //   GB/s          bytes a second
 //   of_copy       rate over the copy's rate in this run; both by device time
 //   over_two      how many times as fast as the two kernels, from an idle stream: the time to queue counts for both
+//   over_flashinfer  likewise, than FlashInfer's kernels for the same, if built with its headers
 //   MB            bytes moved, which a profiler's DRAM counters can be held against
 #include <numeric>
 #include <optional>
 #include <random>
 #include <string>
 
+#include "flashinfer_kernels.hpp"
 #include "gpu.hpp"
 #include "two_kernels.hpp"
 
@@ -26,6 +28,7 @@ constexpr std::int32_t kPageSize = 16;
 constexpr std::int64_t kWorkingSetBytes = std::int64_t{2} << 30;  // at least, against 50 MB of second-level cache
 constexpr std::int32_t kNumPositions = 131072;
 constexpr std::int64_t kChunkTokens = 512;
+constexpr std::int32_t kFirstPosition = 4096;
 
 enum class Pages { kShuffled, kInOrder };
 enum class Job { kReanchor, kUnanchor, kUnanchorWhole };  // chunk by chunk, or the prompt as one chunk
@@ -82,7 +85,8 @@ class Prompt {
     for (std::int64_t chunk = 0; chunk < num_chunks_; ++chunk) {
       const pikv::SlotMap rows = pikv::SlotMap::page_table(page_table, kPageSize, chunk * chunk_tokens_, chunk_tokens_);
       const pikv::SlotMap tokens = pikv::SlotMap::consecutive(0, chunk_tokens_);
-      const auto positions = pikv::PositionMap::consecutive(static_cast<pikv::Position>(4096 + chunk * chunk_tokens_));
+      const auto positions =
+          pikv::PositionMap::consecutive(static_cast<pikv::Position>(kFirstPosition + chunk * chunk_tokens_));
       pikv::KvRun run{.source = {}, .source_slots = tokens, .target_slots = rows, .positions = positions};
       run.slab = pikv::ConstSlabView{.data = slabs_.data() + chunk * chunk_bytes_,
                                      .num_tokens = chunk_tokens_,
@@ -132,6 +136,19 @@ class Prompt {
   }
 
   void two_kernels(const pikv::RopeTable& table, DeviceArray& scratch, cudaStream_t stream) const {
+    check(pikv_bench::run_two_kernels(two_kernels_job(table, scratch), stream), "two kernels");
+  }
+  void flashinfer(const pikv::RopeTable& table, DeviceArray& scratch, const pikv_bench::FlashInferIndices& indices,
+                  cudaStream_t stream) const {
+    check(pikv_bench::run_flashinfer(two_kernels_job(table, scratch), indices, stream), "FlashInfer's kernels");
+  }
+
+  [[nodiscard]] std::int64_t num_bytes() const {
+    return static_cast<std::int64_t>(slabs_.size_bytes() + cache_.size_bytes());
+  }
+
+ private:
+  [[nodiscard]] pikv_bench::TwoKernels two_kernels_job(const pikv::RopeTable& table, DeviceArray& scratch) const {
     const std::int64_t row = std::int64_t{kGeometry.num_kv_heads} * kGeometry.head_dim;
     pikv_bench::TwoKernels job{};
     job.keys = slabs_.data();
@@ -143,20 +160,15 @@ class Prompt {
     job.page_layer_elements = setting_.num_tokens * row;
     job.pages = reinterpret_cast<const std::int32_t*>(pages_->data());
     job.table = table.view().values;
-    job.first_position = 4096;
+    job.first_position = kFirstPosition;
     job.num_layers = kGeometry.num_layers;
     job.num_tokens = static_cast<std::int32_t>(setting_.num_tokens);
     job.num_heads = kGeometry.num_kv_heads;
     job.head_dim = kGeometry.head_dim;
     job.page_size = kPageSize;
-    check(pikv_bench::run_two_kernels(job, stream), "two kernels");
+    return job;
   }
 
-  [[nodiscard]] std::int64_t num_bytes() const {
-    return static_cast<std::int64_t>(slabs_.size_bytes() + cache_.size_bytes());
-  }
-
- private:
   Setting setting_;
   std::int64_t chunk_tokens_;
   std::int64_t num_chunks_;
@@ -167,6 +179,27 @@ class Prompt {
   pikv::KvView view_;
   std::vector<pikv::KvRun> runs_;
   pikv::KvTransfer transfer_;
+};
+
+/// FlashInfer's arrays of a prompt.
+class FlashInferArrays {
+ public:
+  explicit FlashInferArrays(std::int64_t num_tokens) : memory_(static_cast<std::size_t>(3 * num_tokens + 3) * 4) {
+    const auto count = static_cast<std::size_t>(num_tokens);
+    std::vector<std::int32_t> host(3 * count + 3, 0);
+    std::iota(host.begin(), host.begin() + num_tokens, kFirstPosition);
+    std::iota(host.begin() + 2 * num_tokens, host.begin() + 3 * num_tokens, 0);
+    host[3 * count + 1] = static_cast<std::int32_t>(num_tokens / kPageSize);
+    host[3 * count + 2] = kPageSize;
+    check(cudaMemcpy(memory_.data(), host.data(), memory_.size_bytes(), cudaMemcpyHostToDevice), "cudaMemcpy");
+    auto* const begin = reinterpret_cast<std::int32_t*>(memory_.data());
+    indices_ = {begin, begin + num_tokens, begin + 2 * num_tokens, begin + 3 * num_tokens, begin + 3 * num_tokens + 2};
+  }
+  [[nodiscard]] const pikv_bench::FlashInferIndices& indices() const { return indices_; }
+
+ private:
+  DeviceArray memory_;
+  pikv_bench::FlashInferIndices indices_{};
 };
 
 void bench(benchmark::State& state, pikv::Backend& backend, const Setting& setting) {
@@ -191,15 +224,20 @@ void bench(benchmark::State& state, pikv::Backend& backend, const Setting& setti
   };
   const auto copy = [&] { other().copy(watch.stream()); };
   const auto two_kernels = [&] { other().two_kernels(table, scratch, watch.stream()); };
+  const FlashInferArrays arrays(setting.num_tokens);
+  const auto flashinfer = [&] { other().flashinfer(table, scratch, arrays.indices(), watch.stream()); };
+  const bool has_flashinfer = has_two && pikv_bench::has_flashinfer();
   for (std::size_t i = 0; i < prompts.size(); ++i) {  // warms up, and loads every kernel
     (void)watch.device_seconds(copy);
     (void)watch.device_seconds(move);
     if (has_two) (void)watch.device_seconds(two_kernels);
+    if (has_flashinfer) (void)watch.device_seconds(flashinfer);
   }
   std::vector<double> copies;
   std::vector<double> moves;
   std::vector<double> eager_moves;
   std::vector<double> eager_twos;
+  std::vector<double> eager_flashinfers;
   for (auto _ : state) {
     copies.push_back(watch.device_seconds(copy));
     moves.push_back(watch.device_seconds(move));
@@ -207,6 +245,7 @@ void bench(benchmark::State& state, pikv::Backend& backend, const Setting& setti
     if (!has_two) continue;
     eager_moves.push_back(watch.eager_seconds(move));
     eager_twos.push_back(watch.eager_seconds(two_kernels));
+    if (has_flashinfer) eager_flashinfers.push_back(watch.eager_seconds(flashinfer));
   }
   const auto num_bytes = static_cast<double>(prompts[0]->num_bytes());
   state.counters["MB"] = num_bytes * 1e-6;
@@ -215,6 +254,7 @@ void bench(benchmark::State& state, pikv::Backend& backend, const Setting& setti
   state.counters["copy_GB/s"] = num_bytes / median(copies) * 1e-9;
   state.counters["of_copy"] = median(copies) / median(moves);
   if (has_two) state.counters["over_two"] = median(eager_twos) / median(eager_moves);
+  if (has_flashinfer) state.counters["over_flashinfer"] = median(eager_flashinfers) / median(eager_moves);
 }
 
 const char* job_name(Job job) {
