@@ -139,7 +139,7 @@ class Backend {
   [[nodiscard]] virtual Result<std::unique_ptr<Stream>> create_stream() = 0;
   [[nodiscard]] virtual Result<std::unique_ptr<Event>> create_event() = 0;
   [[nodiscard]] virtual Status record(Event& event, StreamRef stream) = 0;
-  /// Work queued on `stream` from now on starts after `event`.
+  /// Work queued on `stream` from now on starts after `event` as it was recorded last before this call.
   [[nodiscard]] virtual Status wait(const Event& event, StreamRef stream) = 0;
   /// Returns when everything queued on `stream` is done. Nothing in pikv calls it on an engine's stream.
   [[nodiscard]] virtual Status synchronize(StreamRef stream) = 0;
