@@ -8,7 +8,6 @@
 #include <cstdint>
 
 #include "pikv/backend.hpp"
-
 #include "pikv/geometry.hpp"
 #include "pikv/slab.hpp"
 #include "pikv/types.hpp"
