@@ -1,0 +1,66 @@
+#include "cuda/reach.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <string>
+
+namespace pikv::detail {
+namespace {
+
+/// What decides how far the elements of a layer lie apart.
+struct Reach {
+  const KvLayout& layout;
+  std::int64_t num_slots;
+};
+template <class Byte>
+Reach as_reach(const BasicKvView<Byte>& view) noexcept {
+  return {view.layout, view.num_slots};
+}
+
+/// Kernels count slots, and bytes within a slot's row, in 32 bits; see kernels::Plane.
+Status check_reach(const std::string& field, const Reach& reach, const KvGeometry& geometry) {
+  if (reach.num_slots > INT32_MAX) {
+    return unsupported(field + " has " + std::to_string(reach.num_slots) + " slots, the CUDA backend serves up to " +
+                       std::to_string(INT32_MAX));
+  }
+  const std::int64_t max_stride = std::int64_t{UINT32_MAX} / dtype_bytes(reach.layout.dtype);
+  for (const AxisStrides* strides : {&reach.layout.k, &reach.layout.v}) {
+    const std::int64_t longest = std::max(
+        {strides->page, strides->token, strides->dim,
+         strides->head > max_stride / geometry.num_kv_heads ? max_stride + 1 : strides->head * geometry.num_kv_heads});
+    if (longest <= max_stride) continue;
+    return unsupported(field + ".layout." + (strides == &reach.layout.k ? "k" : "v") +
+                       ": the CUDA backend serves strides within a layer, and rows of heads, of less than 4 GiB");
+  }
+  return {};
+}
+
+Status check_reach(const std::string& field, const SlotMap& map) {
+  if (map.num_tokens() <= INT32_MAX &&
+      (map.kind() != SlotMap::Kind::kPageTable || map.first() <= INT32_MAX - map.num_tokens())) {
+    return {};
+  }
+  return unsupported(field + " ends at token " + std::to_string(map.first() + map.num_tokens()) +
+                     ", the CUDA backend counts up to " + std::to_string(INT32_MAX));
+}
+
+}  // namespace
+
+Status check_reach(const KvTransfer& transfer) {
+  PIKV_TRY(check_reach("KvTransfer: target", as_reach(transfer.target), transfer.geometry));
+  for (std::size_t i = 0; i < transfer.runs.size(); ++i) {
+    const KvRun& run = transfer.runs[i];
+    const std::string field = "KvTransfer: runs[" + std::to_string(i) + "]";
+    if (run.slab.data == nullptr) PIKV_TRY(check_reach(field + ".source", as_reach(run.source), transfer.geometry));
+    PIKV_TRY(check_reach(field + ".source_slots", run.source_slots));
+    PIKV_TRY(check_reach(field + ".target_slots", run.target_slots));
+  }
+  return {};
+}
+
+Status check_reach(const SlabEncode& encode) {
+  PIKV_TRY(check_reach("SlabEncode: source", as_reach(encode.source), encode.geometry));
+  return check_reach("SlabEncode: source_slots", encode.source_slots);
+}
+
+}  // namespace pikv::detail

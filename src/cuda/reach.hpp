@@ -1,0 +1,13 @@
+// How far the CUDA kernels' 32-bit offsets reach.
+#pragma once
+
+#include "pikv/backend.hpp"
+
+namespace pikv::detail {
+
+/// kUnsupported, naming the field, where a view has 2^31 slots or more, strides within a layer or rows of heads reach
+/// 4 GiB, or a slot map ends beyond 2^31. Requires: validated.
+[[nodiscard]] Status check_reach(const KvTransfer& transfer);
+[[nodiscard]] Status check_reach(const SlabEncode& encode);
+
+}  // namespace pikv::detail
