@@ -17,11 +17,12 @@
 #include <thread>
 #include <vector>
 
-#include "mini_engine/model.hpp"
+#include "mini_engine/cpu_model.hpp"
 #include "mini_engine/model_file.hpp"
 
 namespace {
 
+using mini_engine::CpuModel;
 using mini_engine::Model;
 using mini_engine::ModelConfig;
 using mini_engine::PagedCache;
@@ -52,14 +53,14 @@ ModelConfig smollm2_config() {
 
 // One model at a time: a benchmark of another precision replaces it.
 Model& model_of(Precision weights) {
-  static std::unique_ptr<Model> model;
+  static std::unique_ptr<CpuModel> model;
   static Precision held = Precision::kFloat32;
   if (!model || held != weights) {
     model.reset();
     const mini_engine::ModelOptions options{.weights = weights, .num_threads = num_threads()};
     const char* path = std::getenv("PIKV_SMOLLM2");
-    model = std::make_unique<Model>(path != nullptr ? Model(*mini_engine::open_model(path), options)
-                                                    : Model::random(smollm2_config(), 1, options));
+    model = std::make_unique<CpuModel>(path != nullptr ? CpuModel(*mini_engine::open_model(path), options)
+                                                       : CpuModel::random(smollm2_config(), 1, options));
     held = weights;
   }
   return *model;

@@ -12,6 +12,7 @@
 #include "lab/report.hpp"
 #include "lab/reuse_quality.hpp"
 #include "lab/text_quality.hpp"
+#include "mini_engine/cpu_model.hpp"
 #include "mini_engine/model_file.hpp"
 #include "mini_engine/tokenizer.hpp"
 #include "rag_demo/corpus.hpp"
@@ -58,7 +59,7 @@ void add_options(CLI::App& app, Options& options) {
 void run(const Options& options) {
   const rag_demo::Corpus corpus = rag_demo::load_corpus(options.corpus_path);
   const std::unique_ptr<mini_engine::ModelFile> file = mini_engine::open_model(options.model_path);
-  mini_engine::Model model(*file, {.weights = mini_engine::Precision::kFloat32, .num_threads = options.num_threads});
+  mini_engine::CpuModel model(*file, {.weights = mini_engine::Precision::kFloat32, .num_threads = options.num_threads});
   const mini_engine::Tokenizer tokenizer(file->tokenizer());
   std::string text;
   for (const rag_demo::Document& document : corpus.documents) text += document.text + "\n\n";

@@ -10,7 +10,7 @@
 
 #include "error.hpp"
 #include "generate.hpp"
-#include "model.hpp"
+#include "cpu_model.hpp"
 #include "model_file.hpp"
 #include "sampler.hpp"
 #include "text_stream.hpp"
@@ -90,7 +90,7 @@ void run(Settings& settings) {
   const auto file = mini_engine::open_model(settings.model_path);
   const mini_engine::Tokenizer tokenizer(file->tokenizer());
   const std::vector<TokenId> prompt = prompt_tokens(settings, tokenizer);
-  mini_engine::Model model(*file, {.weights = precision_of(settings.weights), .num_threads = settings.num_threads});
+  mini_engine::CpuModel model(*file, {.weights = precision_of(settings.weights), .num_threads = settings.num_threads});
 
   const std::size_t num_rows = std::min(prompt.size() + static_cast<std::size_t>(settings.max_tokens),
                                         static_cast<std::size_t>(file->config().max_positions));

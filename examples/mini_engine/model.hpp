@@ -1,4 +1,4 @@
-// The forward pass of a llama-architecture model over any rows of a sequence, on the CPU through OpenBLAS.
+// The forward pass of a llama-architecture model over any rows of a sequence, whoever computes it.
 //
 // A row is one token at one place of a sequence. A pass computes the rows it is given and nothing else: it writes their
 // K and V into the sequence's slots and lets each attend every row of the sequence whose position is not after its own,
@@ -7,7 +7,6 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
 #include <span>
 #include <vector>
 
@@ -16,9 +15,6 @@
 #include "types.hpp"
 
 namespace mini_engine {
-
-class ModelFile;
-class Weights;
 
 /// Sees a pass from inside; every member is called on the thread that runs the pass.
 class PassObserver {
@@ -35,8 +31,8 @@ class PassObserver {
 
 /// What one pass computes.
 struct Pass {
-  std::span<const TokenId> tokens;      ///< [R]
-  std::span<const std::int32_t> rows;   ///< [R] rows of the sequence, strictly ascending; position of a row = its index
+  std::span<const TokenId> tokens;     ///< [R]
+  std::span<const std::int32_t> rows;  ///< [R] rows of the sequence, strictly ascending; position of a row = its index
   std::span<const std::int32_t> logit_rows;  ///< indices into the R rows whose logits are wanted, ascending
   /// [sequence.size()] or empty. Rows of one document see only that document; a row of document kSeesAll sees every
   /// row before it, and is seen by kSeesAll rows alone. Empty: plain causal attention.
@@ -55,33 +51,26 @@ struct RotaryTable {
 };
 [[nodiscard]] RotaryTable make_rotary_table(const RopeParameters& rope, int head_dim, int num_positions);
 
-struct ModelOptions {
-  Precision weights = Precision::kFloat32;
-  int num_threads = 0;  ///< 0: all cores
+/// One sequence's share of a batch.
+struct SequencePass {
+  Pass pass;
+  Sequence* sequence = nullptr;  ///< not null; no two of a batch are the same
 };
 
-/// Weights and scratch of one model. forward() is not reentrant: one pass at a time per Model.
+/// A model that somebody has loaded. One call at a time.
 class Model {
  public:
-  /// Reads and decodes all weights. Throws Error as open_model() does.
-  Model(const ModelFile& file, const ModelOptions& options);
-  /// A model of random weights (tests); deterministic in `seed`.
-  static Model random(const ModelConfig& config, std::uint64_t seed, const ModelOptions& options);
-  ~Model();
-  Model(Model&&) noexcept;
+  virtual ~Model() = default;
+  [[nodiscard]] virtual const ModelConfig& config() const = 0;
+  [[nodiscard]] virtual const RotaryTable& rotary() const = 0;
 
-  [[nodiscard]] const ModelConfig& config() const;
-  [[nodiscard]] const RotaryTable& rotary() const;
+  /// Runs the passes; returns, for each, logits [logit_rows.size()][V]. Throws Error, before anything is computed, for
+  /// rows out of range or not ascending, token ids outside the vocabulary, positions beyond the rotary table, and a
+  /// cache that was made for another model.
+  virtual std::vector<std::vector<float>> forward(std::span<const SequencePass> passes) = 0;
 
-  /// Runs the pass; returns logits [logit_rows.size()][V]. Throws Error for rows out of range or not ascending, token
-  /// ids outside the vocabulary, positions beyond the rotary table. OpenBLAS is held to one thread in the whole process
-  /// while it runs: the model's own threads call it side by side.
+  /// A batch of one.
   std::vector<float> forward(const Pass& pass, Sequence& sequence);
-
- private:
-  struct Impl;
-  explicit Model(std::unique_ptr<Impl> impl);
-  std::unique_ptr<Impl> impl_;
 };
 
 }  // namespace mini_engine

@@ -13,7 +13,7 @@
 #include <thread>
 #include <vector>
 
-#include "mini_engine/model.hpp"
+#include "mini_engine/cpu_model.hpp"
 #include "mini_engine/model_file.hpp"
 #include "mini_engine/tokenizer.hpp"
 #include "rag_demo/bm25.hpp"
@@ -105,9 +105,9 @@ Report run(const Options& options) {
     throw std::runtime_error(options.corpus_path + ": has no questions.jsonl; ask one with --question");
   }
   const std::unique_ptr<mini_engine::ModelFile> file = mini_engine::open_model(options.model_path);
-  mini_engine::Model model(*file, {.weights = options.precision == "bf16" ? mini_engine::Precision::kBFloat16
-                                                                          : mini_engine::Precision::kFloat32,
-                                   .num_threads = options.session.num_threads});
+  mini_engine::CpuModel model(*file, {.weights = options.precision == "bf16" ? mini_engine::Precision::kBFloat16
+                                                                             : mini_engine::Precision::kFloat32,
+                                      .num_threads = options.session.num_threads});
   const mini_engine::Tokenizer tokenizer(file->tokenizer());
   const PromptBuilder builder(tokenizer);
   const std::vector<std::vector<TokenId>> passages = encode_passages(builder, corpus);

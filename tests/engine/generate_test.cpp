@@ -3,14 +3,15 @@
 #include <algorithm>
 #include <vector>
 
+#include "mini_engine/cpu_model.hpp"
 #include "mini_engine/error.hpp"
 #include "mini_engine/generate.hpp"
 #include "support/engine_runs.hpp"
 
 namespace {
 
+using mini_engine::CpuModel;
 using mini_engine::Generation;
-using mini_engine::Model;
 using mini_engine::ModelConfig;
 using mini_engine::PagedCache;
 using mini_engine::Precision;
@@ -21,10 +22,10 @@ using mini_engine::TokenId;
 
 struct Setup {
   explicit Setup(const ModelConfig& config)
-      : model(Model::random(config, 21, {.num_threads = 2})),
+      : model(CpuModel::random(config, 21, {.num_threads = 2})),
         cache(config, Precision::kFloat32, 8, 4),
         sequence(cache) {}
-  Model model;
+  CpuModel model;
   PagedCache cache;
   Sequence sequence;
   Sampler sampler{{}};

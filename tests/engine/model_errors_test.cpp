@@ -4,15 +4,15 @@
 #include <string>
 #include <vector>
 
+#include "mini_engine/cpu_model.hpp"
 #include "mini_engine/error.hpp"
-#include "mini_engine/model.hpp"
 #include "support/engine_runs.hpp"
 #include "support/memory_model.hpp"
 
 namespace {
 
+using mini_engine::CpuModel;
 using mini_engine::Error;
-using mini_engine::Model;
 using mini_engine::ModelConfig;
 using mini_engine::PagedCache;
 using mini_engine::Pass;
@@ -40,7 +40,7 @@ bool says(const std::string& message, const std::string& part) {
 TEST_CASE("passes that make no sense") {
   ModelConfig config = test_support::small_config();
   config.max_positions = 24;
-  Model model = Model::random(config, 1, {.num_threads = 1});
+  CpuModel model = CpuModel::random(config, 1, {.num_threads = 1});
   PagedCache cache(config, Precision::kFloat32, 4, 8);
   Sequence sequence(cache);
   sequence.grow(26);
@@ -67,7 +67,7 @@ TEST_CASE("passes that make no sense") {
 
 TEST_CASE("a cache that was made for another model") {
   const ModelConfig config = test_support::small_config();
-  Model model = Model::random(config, 1, {.num_threads = 1});
+  CpuModel model = CpuModel::random(config, 1, {.num_threads = 1});
   for (int which = 0; which < 3; ++which) {
     ModelConfig other = config;
     if (which == 0) other.num_layers += 1;
@@ -84,16 +84,16 @@ TEST_CASE("a cache that was made for another model") {
 TEST_CASE("models that cannot be computed") {
   ModelConfig config = test_support::small_config();
   config.num_kv_heads = 4;
-  CHECK_THROWS_AS(Model::random(config, 1, {.num_threads = 1}), Error);
+  CHECK_THROWS_AS(CpuModel::random(config, 1, {.num_threads = 1}), Error);
   config = test_support::small_config();
   config.rope.frequency_divisors = {1.0F};
-  CHECK_THROWS_AS(Model::random(config, 1, {.num_threads = 1}), Error);
+  CHECK_THROWS_AS(CpuModel::random(config, 1, {.num_threads = 1}), Error);
   config = test_support::small_config();
-  says(message_of([&] { (void)Model::random(config, 1, {.num_threads = -1}); }), "number of threads is -1");
+  says(message_of([&] { (void)CpuModel::random(config, 1, {.num_threads = -1}); }), "number of threads is -1");
   // An embedding of four billion billion elements.
   config.vocab_size = 2000000000;
   config.hidden_size = 2000000000;
-  CHECK_THROWS_AS(Model::random(config, 1, {.num_threads = 1}), Error);
+  CHECK_THROWS_AS(CpuModel::random(config, 1, {.num_threads = 1}), Error);
 }
 
 TEST_CASE("a file whose tensors have other shapes than its configuration") {
@@ -101,7 +101,7 @@ TEST_CASE("a file whose tensors have other shapes than its configuration") {
   for (const TensorRole role : {TensorRole::kQuery, TensorRole::kFfnDown, TensorRole::kAttentionNorm}) {
     test_support::MemoryModel file(test_support::small_config(), 1);
     file.misreport(role, 1, 7, 9);
-    says(message_of([&] { const Model model(file, {.num_threads = 2}); }), "of layer 1 is 7 by 9");
+    says(message_of([&] { const CpuModel model(file, {.num_threads = 2}); }), "of layer 1 is 7 by 9");
   }
 }
 

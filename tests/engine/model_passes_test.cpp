@@ -4,11 +4,12 @@
 #include <cstring>
 #include <vector>
 
-#include "mini_engine/model.hpp"
+#include "mini_engine/cpu_model.hpp"
 #include "support/engine_runs.hpp"
 
 namespace {
 
+using mini_engine::CpuModel;
 using mini_engine::Model;
 using mini_engine::ModelConfig;
 using mini_engine::PagedCache;
@@ -45,7 +46,7 @@ TEST_CASE("a prompt may be split in any way") {
   const ModelConfig config = test_support::small_config();
   const std::vector<TokenId> tokens = test_support::random_tokens(kNumRows, config.vocab_size, 1);
   for (const Precision weights : {Precision::kFloat32, Precision::kBFloat16}) {
-    Model model = Model::random(config, 3, {.weights = weights, .num_threads = 2});
+    CpuModel model = CpuModel::random(config, 3, {.weights = weights, .num_threads = 2});
     for (const Precision cached : {Precision::kFloat32, Precision::kBFloat16}) {
       const double bound = cached == Precision::kFloat32 ? kFloatBound : kBFloatBound;
       PagedCache cache(config, cached, 30, 16);
@@ -63,7 +64,7 @@ TEST_CASE("a prompt may be split in any way") {
 TEST_CASE("computing rows of a complete sequence again changes nothing") {
   const ModelConfig config = test_support::small_config();
   const std::vector<TokenId> tokens = test_support::random_tokens(kNumRows, config.vocab_size, 2);
-  Model model = Model::random(config, 4, {.num_threads = 2});
+  CpuModel model = CpuModel::random(config, 4, {.num_threads = 2});
   PagedCache cache(config, Precision::kFloat32, 30, 16);
   Sequence sequence(cache);
   sequence.grow(kNumRows);
@@ -99,7 +100,7 @@ TEST_CASE("computing rows of a complete sequence again changes nothing") {
 TEST_CASE("logits of chosen rows are those of all rows") {
   const ModelConfig config = test_support::small_config();
   const std::vector<TokenId> tokens = test_support::random_tokens(40, config.vocab_size, 3);
-  Model model = Model::random(config, 5, {.num_threads = 2});
+  CpuModel model = CpuModel::random(config, 5, {.num_threads = 2});
   PagedCache cache(config, Precision::kFloat32, 30, 16);
   Sequence first(cache), second(cache);
   first.grow(40);
@@ -133,7 +134,7 @@ TEST_CASE("logits of chosen rows are those of all rows") {
 TEST_CASE("rows that somebody else provides before a layer are used") {
   const ModelConfig config = test_support::small_config();
   const std::vector<TokenId> tokens = test_support::random_tokens(60, config.vocab_size, 4);
-  Model model = Model::random(config, 6, {.num_threads = 2});
+  CpuModel model = CpuModel::random(config, 6, {.num_threads = 2});
   PagedCache cache(config, Precision::kFloat32, 30, 16);
   Sequence computed(cache), provided(cache);
   computed.grow(60);
@@ -168,7 +169,7 @@ TEST_CASE("sequences that share a cache do not disturb each other") {
   const ModelConfig config = test_support::small_config();
   const std::vector<TokenId> a_tokens = test_support::random_tokens(50, config.vocab_size, 5);
   const std::vector<TokenId> b_tokens = test_support::random_tokens(50, config.vocab_size, 6);
-  Model model = Model::random(config, 7, {.num_threads = 2});
+  CpuModel model = CpuModel::random(config, 7, {.num_threads = 2});
   PagedCache cache(config, Precision::kFloat32, 30, 4);
   const std::vector<float> a_alone = run_in_pieces(model, cache, a_tokens, {50});
   const std::vector<float> b_alone = run_in_pieces(model, cache, b_tokens, {50});
@@ -190,7 +191,7 @@ TEST_CASE("sequences that share a cache do not disturb each other") {
 TEST_CASE("a sequence may be cut back and continued otherwise") {
   const ModelConfig config = test_support::small_config();
   std::vector<TokenId> tokens = test_support::random_tokens(60, config.vocab_size, 7);
-  Model model = Model::random(config, 8, {.num_threads = 2});
+  CpuModel model = CpuModel::random(config, 8, {.num_threads = 2});
   PagedCache cache(config, Precision::kFloat32, 30, 16);
   Sequence sequence(cache);
   sequence.grow(60);
@@ -210,7 +211,7 @@ TEST_CASE("the same passes give the same bits, every time and from another model
     CAPTURE(num_threads);
     std::vector<float> first;
     for (int repetition = 0; repetition < 4; ++repetition) {
-      Model model = Model::random(config, 9, {.weights = Precision::kBFloat16, .num_threads = num_threads});
+      CpuModel model = CpuModel::random(config, 9, {.weights = Precision::kBFloat16, .num_threads = num_threads});
       PagedCache cache(config, Precision::kBFloat16, 30, 16);
       for (int run = 0; run < 3; ++run) {
         const std::vector<float> logits = run_in_pieces(model, cache, tokens, {200, 50, 3, 1});
@@ -225,9 +226,9 @@ TEST_CASE("random models depend on their seed, and their logits are of moderate 
   const ModelConfig config = test_support::small_config();
   const std::vector<TokenId> tokens = test_support::random_tokens(64, config.vocab_size, 9);
   PagedCache cache(config, Precision::kFloat32, 30, 16);
-  Model one = Model::random(config, 1, {.num_threads = 1});
-  Model two = Model::random(config, 2, {.num_threads = 2});
-  Model one_again = Model::random(config, 1, {.num_threads = 2});
+  CpuModel one = CpuModel::random(config, 1, {.num_threads = 1});
+  CpuModel two = CpuModel::random(config, 2, {.num_threads = 2});
+  CpuModel one_again = CpuModel::random(config, 1, {.num_threads = 2});
   const std::vector<float> a = run_in_pieces(one, cache, tokens, {64});
   CHECK(error_of(run_in_pieces(two, cache, tokens, {64}), a) > 0.5);
   CHECK(error_of(run_in_pieces(one_again, cache, tokens, {64}), a) < kFloatBound);

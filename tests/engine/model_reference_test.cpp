@@ -6,14 +6,14 @@
 
 #include "mini_engine/bfloat16.hpp"
 #include "mini_engine/cache_rows.hpp"
-#include "mini_engine/model.hpp"
+#include "mini_engine/cpu_model.hpp"
 #include "support/engine_runs.hpp"
 #include "support/memory_model.hpp"
 #include "support/reference_llama.hpp"
 
 namespace {
 
-using mini_engine::Model;
+using mini_engine::CpuModel;
 using mini_engine::ModelConfig;
 using mini_engine::PagedCache;
 using mini_engine::Precision;
@@ -89,7 +89,7 @@ TEST_CASE("logits of every shape agree with the reference, prefilled at once and
     const MemoryModel file(config_of(shape), 7, shape.rope_rows);
     const std::vector<TokenId> tokens = test_support::random_tokens(45, file.config().vocab_size, 3);
     const ReferenceResult reference = test_support::reference_forward(file, tokens);
-    Model model(file, {.num_threads = 2});
+    CpuModel model(file, {.num_threads = 2});
     PagedCache cache(file.config(), Precision::kFloat32, 20, 5);
 
     Sequence at_once(cache);
@@ -125,7 +125,7 @@ TEST_CASE("rotary scaling agrees with the reference") {
   }
   const MemoryModel file(config, 11);
   const std::vector<TokenId> tokens = test_support::random_tokens(90, config.vocab_size, 4);
-  Model model(file, {.num_threads = 2});
+  CpuModel model(file, {.num_threads = 2});
   PagedCache cache(config, Precision::kFloat32, 12, 8);
   Sequence sequence(cache);
   sequence.grow(90);
@@ -144,7 +144,7 @@ TEST_CASE("bf16 caches and bf16 weights agree with a reference that rounds at th
       CAPTURE(rounds_cache);
       const ReferenceResult reference = test_support::reference_forward(
           file, tokens, {.documents = {}, .rounds_cache = rounds_cache, .rounds_weights = rounds_weights});
-      Model model(file, {.weights = weights, .num_threads = 2});
+      CpuModel model(file, {.weights = weights, .num_threads = 2});
       PagedCache cache(file.config(), cached, 10, 8);
       Sequence sequence(cache);
       sequence.grow(40);
@@ -176,7 +176,7 @@ TEST_CASE("documents see themselves alone, and rows of no document see everythin
   const std::vector<TokenId> tokens = test_support::random_tokens(num_rows, file.config().vocab_size, 8);
   const ReferenceResult reference = test_support::reference_forward(file, tokens, {.documents = documents});
   const ReferenceResult causal = test_support::reference_forward(file, tokens);
-  Model model(file, {.num_threads = 2});
+  CpuModel model(file, {.num_threads = 2});
   PagedCache cache(file.config(), Precision::kFloat32, 20, 5);
 
   Sequence at_once(cache);
@@ -204,7 +204,7 @@ TEST_CASE("documents that fill whole chunks of keys hide them from a decoded row
   documents.resize(330, 1);
   const std::vector<TokenId> tokens = test_support::random_tokens(330, config.vocab_size, 2);
   const ReferenceResult reference = test_support::reference_forward(file, tokens, {.documents = documents});
-  Model model(file, {.num_threads = 2});
+  CpuModel model(file, {.num_threads = 2});
   PagedCache cache(config, Precision::kFloat32, 30, 16);
   Sequence sequence(cache);
   sequence.grow(330);
@@ -223,7 +223,7 @@ TEST_CASE("the observer sees unrotated K and V, and the cache holds rotated ones
     CAPTURE(rounds);
     const ReferenceResult reference =
         test_support::reference_forward(file, tokens, {.documents = {}, .rounds_cache = rounds});
-    Model model(file, {.num_threads = 2});
+    CpuModel model(file, {.num_threads = 2});
     PagedCache cache(config, precision, 4, 8);
     Sequence sequence(cache);
     sequence.grow(20);

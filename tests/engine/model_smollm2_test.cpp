@@ -10,7 +10,7 @@
 #include <string>
 #include <vector>
 
-#include "mini_engine/model.hpp"
+#include "mini_engine/cpu_model.hpp"
 #include "mini_engine/model_file.hpp"
 #include "support/engine_runs.hpp"
 
@@ -43,7 +43,7 @@ TEST_CASE("SmolLM2 predicts what it predicts in torch") {
 
   const auto file = mini_engine::open_model(path);
   const auto vocab_size = static_cast<std::size_t>(file->config().vocab_size);
-  mini_engine::Model model(*file, {.num_threads = 2});
+  mini_engine::CpuModel model(*file, {.num_threads = 2});
   for (const nlohmann::json& prompt : golden["prompts"]) {
     const auto name = prompt["name"].get<std::string>();
     CAPTURE(name);

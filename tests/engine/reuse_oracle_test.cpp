@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "mini_engine/cpu_model.hpp"
 #include "mini_engine/model_file.hpp"
 #include "mini_engine/pikv_bridge.hpp"
 #include "rag_demo/distribution_metrics.hpp"
@@ -20,6 +21,7 @@
 namespace {
 
 using mini_engine::ChunkServer;
+using mini_engine::CpuModel;
 using mini_engine::Model;
 using mini_engine::PagedCache;
 using mini_engine::Pass;
@@ -38,10 +40,10 @@ mini_engine::ModelConfig oracle_config(int num_layers) {
 
 /// SmolLM2, loaded once; null with a message when it is not there.
 Model* smollm2() {
-  static const std::unique_ptr<Model> model = []() -> std::unique_ptr<Model> {
+  static const std::unique_ptr<CpuModel> model = []() -> std::unique_ptr<CpuModel> {
     const char* path = std::getenv("PIKV_SMOLLM2");
     if (path == nullptr) return nullptr;
-    return std::make_unique<Model>(*mini_engine::open_model(path), mini_engine::ModelOptions{});
+    return std::make_unique<CpuModel>(*mini_engine::open_model(path), mini_engine::ModelOptions{});
   }();
   if (model == nullptr) MESSAGE("skipped on SmolLM2: PIKV_SMOLLM2 is not set");
   return model.get();
@@ -235,7 +237,7 @@ TEST_CASE("re-anchored chunks equal a forward pass with a block-diagonal documen
   for (const int num_layers : {1, 2, 5}) {
     CAPTURE(num_layers);
     const test_support::MemoryModel file(oracle_config(num_layers), 3);
-    Model model(file, {});
+    CpuModel model(file, {});
     check_block_diagonal(model);
   }
   if (Model* const model = smollm2()) check_block_diagonal(*model);
@@ -243,7 +245,7 @@ TEST_CASE("re-anchored chunks equal a forward pass with a block-diagonal documen
 
 TEST_CASE("in a model of one layer reuse equals full recomputation, and every mistake shows") {
   const test_support::MemoryModel file(oracle_config(1), 4);
-  Model model(file, {});
+  CpuModel model(file, {});
   Bench bench(model, Precision::kFloat32, pikv::DType::kFloat32);
   const Material material = make_material(model.config(), 41);
   const std::vector<float> full = bench.full(material);
@@ -270,7 +272,7 @@ TEST_CASE("in a model of one layer reuse equals full recomputation, and every mi
 TEST_CASE("an exact prefix changes nothing") {
   for (const int num_layers : {1, 4}) {
     const test_support::MemoryModel file(oracle_config(num_layers), 5);
-    Model model(file, {});
+    CpuModel model(file, {});
     check_exact_prefix(model);
   }
   if (Model* const model = smollm2()) check_exact_prefix(*model);
@@ -278,7 +280,7 @@ TEST_CASE("an exact prefix changes nothing") {
 
 TEST_CASE("a stored key re-anchored is bit for bit what the engine wrote") {
   const test_support::MemoryModel file(oracle_config(3), 6);
-  Model model(file, {});
+  CpuModel model(file, {});
   SUBCASE("bf16 cache, bf16 store") { check_bitwise(model, Precision::kBFloat16, pikv::DType::kBFloat16); }
   SUBCASE("fp32 cache, fp32 store") { check_bitwise(model, Precision::kFloat32, pikv::DType::kFloat32); }
   SUBCASE("bf16 cache, fp32 store") { check_bitwise(model, Precision::kBFloat16, pikv::DType::kFloat32); }
@@ -316,14 +318,14 @@ TEST_CASE("the library's own table is the engine's") {
     config.rope.factor = scaling == mini_engine::RopeScaling::kNone ? 1.0 : 8.0;
     config.rope.original_max_positions = 64;
     const test_support::MemoryModel file(config, 7);
-    check(Model(file, {}));
+    check(CpuModel(file, {}));
   }
   if (Model* const model = smollm2()) check(*model);
 }
 
 TEST_CASE("chunks encoded behind the prompt's own beginning are exact right behind it") {
   const test_support::MemoryModel file(oracle_config(3), 8);
-  Model model(file, {});
+  CpuModel model(file, {});
   Bench bench(model, Precision::kFloat32, pikv::DType::kFloat32);
   const Tokens prefix = test_support::random_tokens(23, model.config().vocab_size, 50);
   const Tokens document = test_support::random_tokens(45, model.config().vocab_size, 51);

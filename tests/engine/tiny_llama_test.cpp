@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "mini_engine/model.hpp"
+#include "mini_engine/cpu_model.hpp"
 #include "mini_engine/model_file.hpp"
 #include "support/engine_runs.hpp"
 
@@ -30,7 +30,7 @@ TEST_CASE("the tiny llama's logits are those of transformers") {
   const auto rows = golden["rows"].get<std::vector<std::int32_t>>();
   const auto num_rows = static_cast<int>(tokens.size());
   const auto file = mini_engine::open_model(std::string(PIKV_TEST_DATA) + "/golden/tiny_llama");
-  mini_engine::Model model(*file, {.num_threads = 2});
+  mini_engine::CpuModel model(*file, {.num_threads = 2});
   CHECK(file->config().num_heads == 6);
   CHECK(file->config().num_kv_heads == 2);
 
