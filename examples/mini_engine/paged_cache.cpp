@@ -25,6 +25,14 @@ int positive(const char* field, int value) {
 }  // namespace
 
 PagedCache::PagedCache(const ModelConfig& config, Precision precision, int num_pages, int page_size)
+    : PagedCache(config, precision, num_pages, page_size, [](std::size_t size_bytes) {
+        // Zeroed, so that a slot nobody has written holds numbers.
+        return std::shared_ptr<std::byte>(new (std::nothrow) std::byte[size_bytes](),
+                                          std::default_delete<std::byte[]>());
+      }) {}
+
+PagedCache::PagedCache(const ModelConfig& config, Precision precision, int num_pages, int page_size,
+                       const CacheAllocator& allocate)
     : precision_(precision),
       num_pages_(positive("number of pages", num_pages)),
       page_size_(positive("page size", page_size)) {
@@ -36,8 +44,7 @@ PagedCache::PagedCache(const ModelConfig& config, Precision precision, int num_p
   const std::int64_t num_elements = product(strides_.layer, positive("number of layers", config.num_layers));
   const std::int64_t element_bytes = precision == Precision::kFloat32 ? 4 : 2;
   size_bytes_ = static_cast<std::size_t>(product(num_elements, element_bytes));
-  // Zeroed, so that a slot nobody has written holds numbers.
-  data_.reset(new (std::nothrow) std::byte[size_bytes_]());
+  data_ = allocate(size_bytes_);
   if (!data_) throw Error("cannot allocate " + std::to_string(size_bytes_) + " bytes for the KV cache");
 
   free_pages_.reserve(static_cast<std::size_t>(num_pages));

@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -12,12 +13,18 @@
 
 namespace mini_engine {
 
+/// Gives memory for a cache, or null; its deleter takes the memory back.
+using CacheAllocator = std::function<std::shared_ptr<std::byte>(std::size_t size_bytes)>;
+
 /// K and V of all layers in one allocation; one page of one layer is [2 (K, V)][S][H][D], and layers lie apart by
 /// `layer_stride` elements. Not thread-safe; one engine owns it.
 class PagedCache {
  public:
-  /// Throws Error when the size overflows or cannot be allocated.
+  /// In host memory, zeroed. Throws Error when the size overflows or cannot be allocated.
   PagedCache(const ModelConfig& config, Precision precision, int num_pages, int page_size);
+  /// In whatever memory `allocate` gives.
+  PagedCache(const ModelConfig& config, Precision precision, int num_pages, int page_size,
+             const CacheAllocator& allocate);
 
   [[nodiscard]] Precision precision() const { return precision_; }
   [[nodiscard]] int page_size() const { return page_size_; }
@@ -46,7 +53,7 @@ class PagedCache {
   int page_size_;
   Strides strides_{};
   std::size_t size_bytes_ = 0;
-  std::unique_ptr<std::byte[]> data_;
+  std::shared_ptr<std::byte> data_;
   std::vector<std::int32_t> free_pages_;
 };
 

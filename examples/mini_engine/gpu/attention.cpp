@@ -1,0 +1,74 @@
+#include "attention.hpp"
+
+#include <algorithm>
+
+#include "attention_kernels.hpp"
+
+namespace mini_engine::gpu {
+namespace {
+
+/// Blocks that keep all multiprocessors of an H100 busy.
+constexpr std::int32_t kGoodBlocks = 264;
+constexpr std::int32_t kMaxSplits = 32;
+
+bool has_tensor_core_kernel(Precision precision, const HeadSizes& sizes) {
+  return precision == Precision::kBFloat16 && (sizes.head_dim == 64 || sizes.head_dim == 128) &&
+         sizes.num_heads / sizes.num_kv_heads <= kTileRows;
+}
+
+}  // namespace
+
+Attention::Attention(Precision precision, const HeadSizes& sizes) : precision_(precision), sizes_(sizes) {}
+
+void Attention::plan(std::span<const AttentionSequence> sequences, std::span<const std::int32_t> last_positions,
+                     cudaStream_t stream) {
+  const std::int32_t group = sizes_.num_heads / sizes_.num_kv_heads;
+  const std::int32_t rows_per_tile = has_tensor_core_kernel(precision_, sizes_) ? std::max(kTileRows / group, 1) : 1;
+  host_tiles_.clear();
+  num_rows_ = 0;
+  std::int32_t most_keys = 0;
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    num_rows_ += sequences[i].num_rows;
+    most_keys = std::max(most_keys, last_positions[i] + 1);
+    for (std::int32_t row = 0; row < sequences[i].num_rows; row += rows_per_tile) {
+      host_tiles_.insert(host_tiles_.end(), {static_cast<std::int32_t>(i), row});
+    }
+  }
+  num_tiles_ = static_cast<std::int32_t>(host_tiles_.size() / 2);
+  const std::int32_t num_blocks = std::max(num_tiles_ * sizes_.num_kv_heads, 1);
+  const std::int32_t num_key_tiles = (most_keys + kTileKeys - 1) / kTileKeys;
+  num_splits_ = has_tensor_core_kernel(precision_, sizes_)
+                    ? std::clamp(std::min(kGoodBlocks / num_blocks, num_key_tiles), 1, kMaxSplits)
+                    : 1;
+  upload(tiles_, std::span<const std::int32_t>(host_tiles_), stream);
+  if (num_splits_ == 1) return;
+  const auto num_heads = static_cast<std::size_t>(num_splits_ * num_rows_ * sizes_.num_heads);
+  partial_lses_.grow(num_heads * sizeof(float));
+  partial_outputs_.grow(num_heads * static_cast<std::size_t>(sizes_.head_dim) * sizeof(float));
+}
+
+void Attention::operator()(const AttentionBatch& batch, const CacheLayer& cache, const void* queries,
+                           std::int64_t query_stride, void* out, cudaStream_t stream) {
+  if (num_rows_ == 0) return;
+  const bool uses_tensor_cores = has_tensor_core_kernel(precision_, sizes_);
+  const AttentionParams params{.batch = batch,
+                               .cache = cache,
+                               .sizes = sizes_,
+                               .queries = queries,
+                               .query_stride = query_stride,
+                               .out = out,
+                               .tiles = tiles_.as<std::int32_t>(),
+                               .rows_per_tile = std::max(kTileRows / (sizes_.num_heads / sizes_.num_kv_heads), 1),
+                               .num_tiles = num_tiles_,
+                               .num_splits = num_splits_,
+                               .num_rows = num_rows_,
+                               .partial_outputs = partial_outputs_.as<float>(),
+                               .partial_lses = partial_lses_.as<float>()};
+  if (!uses_tensor_cores) {
+    return check(launch_attention_plain(params, precision_, stream), "attention");
+  }
+  check(launch_attention_tensor_cores(params, stream), "attention");
+  if (num_splits_ > 1) check(launch_attention_merge(params, precision_, stream), "attention merge");
+}
+
+}  // namespace mini_engine::gpu

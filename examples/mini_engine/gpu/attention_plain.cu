@@ -1,0 +1,133 @@
+#include <cuda_bf16.h>
+
+#include "attention_kernels.hpp"
+
+namespace mini_engine::gpu {
+namespace {
+
+constexpr int kWarps = 4;
+constexpr int kMaxLaneDims = 8;  // of heads up to 256
+
+__device__ float load(const float* p) { return *p; }
+__device__ float load(const __nv_bfloat16* p) { return __bfloat162float(*p); }
+__device__ void store(float* p, float value) { *p = value; }
+__device__ void store(__nv_bfloat16* p, float value) { *p = __float2bfloat16_rn(value); }
+
+__device__ float warp_sum(float value) {
+#pragma unroll
+  for (int apart = 16; apart > 0; apart /= 2) value += __shfl_xor_sync(~0U, value, apart);
+  return value;
+}
+
+/// A warp a row and query head, a lane every 32nd channel; one key after the other.
+template <class T>
+__global__ void attend_plainly(const AttentionParams params) {
+  const HeadSizes& sizes = params.sizes;
+  const auto lane = static_cast<std::int32_t>(threadIdx.x % 32);
+  const std::int32_t head =
+      static_cast<std::int32_t>(blockIdx.y) * kWarps + static_cast<std::int32_t>(threadIdx.x / 32);
+  if (head >= sizes.num_heads) return;
+  const AttentionSequence sequence = params.batch.sequences[params.tiles[2 * blockIdx.x]];
+  const std::int64_t row = sequence.first_row + params.tiles[2 * blockIdx.x + 1];
+  const std::int32_t position = params.batch.positions[row];
+  const std::int32_t* const documents =
+      sequence.first_document < 0 ? nullptr : params.batch.documents + sequence.first_document;
+  const std::int32_t kv_head = head / (sizes.num_heads / sizes.num_kv_heads);
+  const float factor = rsqrtf(static_cast<float>(sizes.head_dim));
+
+  float query[kMaxLaneDims];
+  float sums[kMaxLaneDims];
+  const T* const query_row = static_cast<const T*>(params.queries) + row * params.query_stride + head * sizes.head_dim;
+#pragma unroll
+  for (int i = 0; i < kMaxLaneDims; ++i) {
+    query[i] = lane + 32 * i < sizes.head_dim ? load(query_row + lane + 32 * i) * factor : 0.0F;
+    sums[i] = 0;
+  }
+  float largest = -INFINITY;
+  float sum = 0;
+  for (std::int32_t key = 0; key <= position; ++key) {
+    if (documents != nullptr && documents[key] != documents[position] && documents[position] >= 0) continue;
+    const CacheLayer& cache = params.cache;
+    const std::int64_t page = params.batch.pages[sequence.first_page + key / cache.page_size];
+    const T* const key_row = static_cast<const T*>(cache.data) + page * cache.page_stride +
+                             key % cache.page_size * cache.token_stride + kv_head * cache.head_stride;
+    float score = 0;
+#pragma unroll
+    for (int i = 0; i < kMaxLaneDims; ++i) {
+      if (lane + 32 * i < sizes.head_dim) score += query[i] * load(key_row + lane + 32 * i);
+    }
+    score = warp_sum(score);
+    const float new_largest = fmaxf(largest, score);
+    const float shrink = expf(largest - new_largest);
+    const float weight = expf(score - new_largest);
+    largest = new_largest;
+    sum = sum * shrink + weight;
+#pragma unroll
+    for (int i = 0; i < kMaxLaneDims; ++i) {
+      if (lane + 32 * i < sizes.head_dim) {
+        sums[i] = sums[i] * shrink + weight * load(key_row + cache.value_offset + lane + 32 * i);
+      }
+    }
+  }
+  T* const out = static_cast<T*>(params.out) + (row * sizes.num_heads + head) * sizes.head_dim;
+#pragma unroll
+  for (int i = 0; i < kMaxLaneDims; ++i) {
+    if (lane + 32 * i < sizes.head_dim) store(out + lane + 32 * i, sums[i] / sum);
+  }
+}
+
+/// A warp a row and query head.
+template <class T>
+__global__ void merge_splits(const AttentionParams params) {
+  const auto lane = static_cast<std::int32_t>(threadIdx.x % 32);
+  const std::int64_t num_heads = params.num_rows * params.sizes.num_heads;
+  const std::int64_t i = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
+  if (i >= num_heads) return;
+  float largest = -INFINITY;
+  for (std::int32_t split = 0; split < params.num_splits; ++split) {
+    largest = fmaxf(largest, params.partial_lses[split * num_heads + i]);
+  }
+  float sums[kMaxLaneDims] = {};
+  float sum = 0;
+  for (std::int32_t split = 0; split < params.num_splits; ++split) {
+    const float weight = expf(params.partial_lses[split * num_heads + i] - largest);
+    if (weight == 0.0F) continue;  // a split whose keys the row does not see
+    sum += weight;
+    const float* const output = params.partial_outputs + (split * num_heads + i) * params.sizes.head_dim;
+#pragma unroll
+    for (int j = 0; j < kMaxLaneDims; ++j) {
+      if (lane + 32 * j < params.sizes.head_dim) sums[j] += weight * output[lane + 32 * j];
+    }
+  }
+  T* const out = static_cast<T*>(params.out) + i * params.sizes.head_dim;
+#pragma unroll
+  for (int j = 0; j < kMaxLaneDims; ++j) {
+    if (lane + 32 * j < params.sizes.head_dim) store(out + lane + 32 * j, sums[j] / sum);
+  }
+}
+
+}  // namespace
+
+cudaError_t launch_attention_plain(const AttentionParams& params, Precision precision, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(params.num_tiles),
+                  static_cast<unsigned>((params.sizes.num_heads + kWarps - 1) / kWarps));
+  if (precision == Precision::kFloat32) {
+    attend_plainly<float><<<grid, kWarps * 32, 0, stream>>>(params);
+  } else {
+    attend_plainly<__nv_bfloat16><<<grid, kWarps * 32, 0, stream>>>(params);
+  }
+  return cudaGetLastError();
+}
+
+cudaError_t launch_attention_merge(const AttentionParams& params, Precision precision, cudaStream_t stream) {
+  const std::int64_t num_heads = params.num_rows * params.sizes.num_heads;
+  const auto blocks = static_cast<unsigned>((num_heads + kWarps - 1) / kWarps);
+  if (precision == Precision::kFloat32) {
+    merge_splits<float><<<blocks, kWarps * 32, 0, stream>>>(params);
+  } else {
+    merge_splits<__nv_bfloat16><<<blocks, kWarps * 32, 0, stream>>>(params);
+  }
+  return cudaGetLastError();
+}
+
+}  // namespace mini_engine::gpu

@@ -1,0 +1,62 @@
+#include "batch_layout.hpp"
+
+#include <cstring>
+
+namespace mini_engine::gpu {
+
+template <class T>
+std::size_t BatchLayout::append(std::span<const T> values) {
+  constexpr std::size_t kAlignment = 16;
+  const std::size_t offset = (host_.size() + kAlignment - 1) / kAlignment * kAlignment;
+  host_.resize(offset + values.size_bytes());
+  if (!values.empty()) std::memcpy(host_.data() + offset, values.data(), values.size_bytes());
+  return offset;
+}
+
+void BatchLayout::assign(std::span<const SequencePass> passes, cudaStream_t stream) {
+  std::vector<TokenId> tokens;
+  std::vector<std::int64_t> slots;
+  std::vector<std::int32_t> positions;
+  std::vector<std::int32_t> logit_rows;
+  std::vector<std::int32_t> pages;
+  std::vector<std::int32_t> documents;
+  host_sequences_.clear();
+  last_positions_.clear();
+  for (const SequencePass& one : passes) {
+    const Pass& pass = one.pass;
+    if (pass.rows.empty()) continue;
+    const auto first_row = static_cast<std::int32_t>(tokens.size());
+    host_sequences_.push_back(
+        {.first_row = first_row,
+         .num_rows = static_cast<std::int32_t>(pass.rows.size()),
+         .first_page = static_cast<std::int32_t>(pages.size()),
+         .first_document = pass.documents.empty() ? -1 : static_cast<std::int32_t>(documents.size())});
+    last_positions_.push_back(pass.rows.back());
+    tokens.insert(tokens.end(), pass.tokens.begin(), pass.tokens.end());
+    positions.insert(positions.end(), pass.rows.begin(), pass.rows.end());
+    for (const std::int32_t row : pass.rows) slots.push_back(one.sequence->slots()[static_cast<std::size_t>(row)]);
+    for (const std::int32_t index : pass.logit_rows) logit_rows.push_back(first_row + index);
+    pages.insert(pages.end(), one.sequence->pages().begin(), one.sequence->pages().end());
+    documents.insert(documents.end(), pass.documents.begin(), pass.documents.end());
+  }
+  num_rows_ = static_cast<std::int64_t>(tokens.size());
+  num_logit_rows_ = static_cast<std::int64_t>(logit_rows.size());
+  host_.clear();
+  tokens_ = append(std::span<const TokenId>(tokens));
+  slots_ = append(std::span<const std::int64_t>(slots));
+  positions_ = append(std::span<const std::int32_t>(positions));
+  logit_rows_ = append(std::span<const std::int32_t>(logit_rows));
+  pages_ = append(std::span<const std::int32_t>(pages));
+  documents_ = append(std::span<const std::int32_t>(documents));
+  sequences_ = append(std::span<const AttentionSequence>(host_sequences_));
+  upload(memory_, std::span<const std::byte>(host_), stream);
+}
+
+AttentionBatch BatchLayout::attention() const {
+  return {.positions = positions(),
+          .pages = at<std::int32_t>(pages_),
+          .documents = at<std::int32_t>(documents_),
+          .sequences = at<AttentionSequence>(sequences_)};
+}
+
+}  // namespace mini_engine::gpu

@@ -1,0 +1,268 @@
+#include "gpu_model.hpp"
+
+#include <cuda_bf16.h>
+
+#include <algorithm>
+#include <string>
+
+#include "attention.hpp"
+#include "batch_layout.hpp"
+#include "device.hpp"
+#include "device_weights.hpp"
+#include "linear.hpp"
+#include "mini_engine/bfloat16.hpp"
+#include "mini_engine/error.hpp"
+#include "mini_engine/model_file.hpp"
+#include "mini_engine/pass_checks.hpp"
+#include "mini_engine/thread_pool.hpp"
+#include "mini_engine/weights.hpp"
+#include "ops.hpp"
+
+namespace mini_engine::gpu {
+namespace {
+
+ModelConfig validated(ModelConfig config) {
+  validate(config, config.name.empty() ? "model" : config.name);
+  const auto check_multiple = [&](const char* field, int value) {
+    if (value % 8 == 0) return;
+    throw Error("GPU engine: " + std::string(field) + " is " + std::to_string(value) + ", not a multiple of 8");
+  };
+  check_multiple("hidden size", config.hidden_size);
+  check_multiple("feed-forward size", config.ffn_size);
+  check_multiple("head size", config.head_dim);
+  check_multiple("vocabulary size", config.vocab_size);
+  if (config.head_dim > 256) throw Error("GPU engine: heads of " + std::to_string(config.head_dim) + ", at most 256");
+  return config;
+}
+
+/// Both precisions' types by one name.
+template <class Call>
+void with_type(Precision precision, const Call& call) {
+  if (precision == Precision::kFloat32) {
+    call(static_cast<float*>(nullptr));
+  } else {
+    call(static_cast<__nv_bfloat16*>(nullptr));
+  }
+}
+
+}  // namespace
+
+PagedCache make_device_cache(const ModelConfig& config, Precision precision, int num_pages, int page_size) {
+  return PagedCache(config, precision, num_pages, page_size, [](std::size_t size_bytes) {
+    void* memory = nullptr;
+    check(cudaMalloc(&memory, size_bytes), "KV cache");
+    const std::shared_ptr<std::byte> owned(static_cast<std::byte*>(memory), [](std::byte* p) { (void)cudaFree(p); });
+    check(cudaMemset(memory, 0, size_bytes), "cudaMemset");
+    return owned;
+  });
+}
+
+struct GpuModel::Impl {
+  ModelConfig config;
+  Precision precision;
+  std::int64_t element_bytes;
+  Stream stream;
+  RotaryTable rotary;
+  DeviceBuffer cos, sin;
+  DeviceWeights weights;
+  Linear linear;
+  HeadSizes sizes;
+  Attention attention;
+  BatchLayout batch;
+
+  // Scratch of a batch, [R] rows each.
+  DeviceBuffer hidden;     // [E] the residual stream
+  DeviceBuffer normed;     // [E]
+  DeviceBuffer projected;  // [Q*D + 2*H*D]
+  DeviceBuffer attended;   // [Q*D]
+  DeviceBuffer gate_up;    // [2F]
+  DeviceBuffer activated;  // [F]
+  DeviceBuffer chosen;     // [E] or [Q*D] of the rows whose logits are wanted
+  DeviceBuffer logits;     // [V] fp32 of those rows
+
+  Impl(ModelConfig from, Precision of, DeviceWeights made)
+      : config(std::move(from)),
+        precision(of),
+        element_bytes(of == Precision::kFloat32 ? 4 : 2),
+        rotary(make_rotary_table(config.rope, config.head_dim, config.max_positions)),
+        weights(std::move(made)),
+        linear(of),
+        sizes{config.num_heads, config.num_kv_heads, config.head_dim},
+        attention(of, sizes) {
+    upload(cos, std::span<const float>(rotary.cos), stream.get());
+    upload(sin, std::span<const float>(rotary.sin), stream.get());
+    stream.synchronize();
+  }
+
+  [[nodiscard]] std::int64_t query_size() const { return std::int64_t{sizes.num_heads} * sizes.head_dim; }
+  [[nodiscard]] CacheLayer cache_layer(PagedCache& cache, int layer) const;
+  void grow(std::int64_t num_rows, std::int64_t num_logit_rows);
+  template <class T>
+  void run(std::span<const SequencePass> passes);
+  template <class T>
+  void feed_forward(const DeviceWeights::Layer& layer, std::int64_t num_rows);
+  void report_projected(std::span<const SequencePass> passes, int layer);
+  std::vector<std::vector<float>> forward(std::span<const SequencePass> passes);
+};
+
+CacheLayer GpuModel::Impl::cache_layer(PagedCache& cache, int layer) const {
+  const PagedCache::Strides& strides = cache.strides();
+  return {.data = cache.data() + layer * strides.layer * element_bytes,
+          .page_stride = strides.page,
+          .token_stride = strides.token,
+          .head_stride = strides.head,
+          .value_offset = strides.value_offset,
+          .page_size = cache.page_size()};
+}
+
+void GpuModel::Impl::grow(std::int64_t num_rows, std::int64_t num_logit_rows) {
+  const auto rows_of = [&](DeviceBuffer& buffer, std::int64_t rows, std::int64_t size) {
+    buffer.grow(static_cast<std::size_t>(rows * size * element_bytes));
+  };
+  rows_of(hidden, num_rows, config.hidden_size);
+  rows_of(normed, num_rows, config.hidden_size);
+  rows_of(projected, num_rows, sizes.row());
+  rows_of(attended, num_rows, query_size());
+  rows_of(gate_up, num_rows, 2 * std::int64_t{config.ffn_size});
+  rows_of(activated, num_rows, config.ffn_size);
+  rows_of(chosen, num_logit_rows, config.hidden_size + query_size());
+  logits.grow(static_cast<std::size_t>(num_logit_rows * config.vocab_size) * sizeof(float));
+}
+
+/// hidden += down(silu(gate(normed)) * up(normed))
+template <class T>
+void GpuModel::Impl::feed_forward(const DeviceWeights::Layer& layer, std::int64_t num_rows) {
+  linear(normed.as<T>(), num_rows, layer.gate_up, gate_up.as<T>(), layer.gate_up.rows, false, stream.get());
+  silu_multiply(gate_up.as<T>(), num_rows, config.ffn_size, activated.as<T>(), stream.get());
+  linear(activated.as<T>(), num_rows, layer.down, hidden.as<T>(), config.hidden_size, true, stream.get());
+}
+
+template <class T>
+void GpuModel::Impl::run(std::span<const SequencePass> passes) {
+  const cudaStream_t queue = stream.get();
+  const std::int64_t size = config.hidden_size;
+  std::int64_t num_rows = batch.num_rows();
+  embed(static_cast<const T*>(weights.embedding().data), batch.tokens(), num_rows, size, hidden.as<T>(), queue);
+  for (int index = 0; index < config.num_layers; ++index) {
+    for (const SequencePass& one : passes) {
+      if (one.pass.observer != nullptr) one.pass.observer->before_layer(index);
+    }
+    const DeviceWeights::Layer& layer = weights.layer(index);
+    rmsnorm(hidden.as<T>(), nullptr, num_rows, size, layer.attention_norm, config.rms_eps, normed.as<T>(), queue);
+    linear(normed.as<T>(), num_rows, layer.query_key_value, projected.as<T>(), sizes.row(), false, queue);
+    report_projected(passes, index);
+    const CacheLayer cache = cache_layer(passes[0].sequence->cache(), index);
+    rotate_and_store(projected.as<T>(), sizes, batch.positions(), batch.slots(), num_rows, cos.as<float>(),
+                     sin.as<float>(), cache, queue);
+    attention(batch.attention(), cache, projected.as<T>(), sizes.row(), attended.as<T>(), queue);
+    const T* values = attended.as<T>();
+    if (index + 1 == config.num_layers) {  // only rows whose logits are wanted go on
+      T* const kept_values = chosen.as<T>();
+      T* const kept_hidden = kept_values + batch.num_logit_rows() * query_size();
+      gather_rows(values, batch.logit_rows(), batch.num_logit_rows(), query_size(), kept_values, queue);
+      gather_rows(hidden.as<T>(), batch.logit_rows(), batch.num_logit_rows(), size, kept_hidden, queue);
+      num_rows = batch.num_logit_rows();
+      values = kept_values;
+      check(cudaMemcpyAsync(hidden.as<T>(), kept_hidden, static_cast<std::size_t>(num_rows * size) * sizeof(T),
+                            cudaMemcpyDeviceToDevice, queue),
+            "cudaMemcpyAsync");
+    }
+    linear(values, num_rows, layer.attention_output, hidden.as<T>(), size, true, queue);
+    rmsnorm(hidden.as<T>(), nullptr, num_rows, size, layer.ffn_norm, config.rms_eps, normed.as<T>(), queue);
+    feed_forward<T>(layer, num_rows);
+  }
+  rmsnorm(hidden.as<T>(), nullptr, num_rows, size, weights.output_norm(), config.rms_eps, normed.as<T>(), queue);
+  linear.to_float(normed.as<T>(), num_rows, weights.output_head(), logits.as<float>(), queue);
+}
+
+void GpuModel::Impl::report_projected(std::span<const SequencePass> passes, int layer) {
+  if (std::none_of(passes.begin(), passes.end(),
+                   [](const SequencePass& one) { return one.pass.observer != nullptr; })) {
+    return;
+  }
+  const std::int64_t row_size = sizes.row();
+  const std::int64_t key_size = std::int64_t{sizes.num_kv_heads} * sizes.head_dim;
+  std::vector<std::byte> rows(static_cast<std::size_t>(batch.num_rows() * row_size * element_bytes));
+  stream.synchronize();
+  check(cudaMemcpy(rows.data(), projected.as<void>(), rows.size(), cudaMemcpyDeviceToHost), "cudaMemcpy");
+  const auto number_at = [&](std::int64_t i) {
+    return precision == Precision::kFloat32 ? reinterpret_cast<const float*>(rows.data())[i]
+                                            : to_float(reinterpret_cast<const BFloat16*>(rows.data())[i]);
+  };
+  std::int64_t row = 0;
+  for (const SequencePass& one : passes) {
+    const auto num_rows = static_cast<std::int64_t>(one.pass.rows.size());
+    if (one.pass.observer != nullptr) {
+      std::vector<float> keys;
+      std::vector<float> values;
+      for (std::int64_t i = row; i < row + num_rows; ++i) {
+        for (std::int64_t j = 0; j < key_size; ++j) {
+          keys.push_back(number_at(i * row_size + query_size() + j));
+          values.push_back(number_at(i * row_size + query_size() + key_size + j));
+        }
+      }
+      one.pass.observer->on_projected(layer, keys, values);
+    }
+    row += num_rows;
+  }
+}
+
+std::vector<std::vector<float>> GpuModel::Impl::forward(std::span<const SequencePass> passes) {
+  check_passes(passes, config, rotary.num_positions);
+  for (const SequencePass& one : passes) {
+    if (&one.sequence->cache() != &passes[0].sequence->cache() || one.sequence->cache().precision() != precision) {
+      throw Error("GPU engine: all sequences of a batch must be of one cache of the model's precision");
+    }
+  }
+  std::vector<std::vector<float>> out(passes.size());
+  batch.assign(passes, stream.get());
+  if (batch.num_rows() == 0) return out;
+  grow(batch.num_rows(), batch.num_logit_rows());
+  attention.plan(batch.sequences(), batch.last_positions(), stream.get());
+  with_type(precision, [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(passes); });
+
+  const float* row = logits.as<float>();
+  for (std::size_t i = 0; i < passes.size(); ++i) {
+    const std::size_t count = passes[i].pass.logit_rows.size() * static_cast<std::size_t>(config.vocab_size);
+    out[i].resize(count);
+    if (count == 0) continue;
+    check(cudaMemcpyAsync(out[i].data(), row, count * sizeof(float), cudaMemcpyDeviceToHost, stream.get()),
+          "cudaMemcpyAsync");
+    row += count;
+  }
+  stream.synchronize();
+  return out;
+}
+
+GpuModel::GpuModel(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+GpuModel::~GpuModel() = default;
+GpuModel::GpuModel(GpuModel&&) noexcept = default;
+GpuModel& GpuModel::operator=(GpuModel&&) noexcept = default;
+
+GpuModel::GpuModel(const ModelFile& file, const GpuModelOptions& options) {
+  ThreadPool pool(options.num_loader_threads);
+  *this = copy_of(file.config(), Weights::load(file, options.precision, pool), options);
+}
+
+GpuModel GpuModel::copy_of(const ModelConfig& config, const Weights& weights, const GpuModelOptions& options) {
+  const ModelConfig checked = validated(config);
+  return GpuModel(
+      std::make_unique<Impl>(checked, options.precision, DeviceWeights::upload(checked, weights, options.precision)));
+}
+
+GpuModel GpuModel::random(const ModelConfig& config, std::uint64_t seed, const GpuModelOptions& options) {
+  const ModelConfig checked = validated(config);
+  return GpuModel(
+      std::make_unique<Impl>(checked, options.precision, DeviceWeights::random(checked, seed, options.precision)));
+}
+
+const ModelConfig& GpuModel::config() const { return impl_->config; }
+const RotaryTable& GpuModel::rotary() const { return impl_->rotary; }
+cudaStream_t GpuModel::stream() const { return impl_->stream.get(); }
+std::size_t GpuModel::weight_bytes() const { return impl_->weights.size_bytes(); }
+
+std::vector<std::vector<float>> GpuModel::forward(std::span<const SequencePass> passes) {
+  return impl_->forward(passes);
+}
+
+}  // namespace mini_engine::gpu
