@@ -133,6 +133,33 @@ TEST_CASE("prefill, continuation and single rows give the CPU engine's logits") 
   }
 }
 
+TEST_CASE("small passes replayed as graphs give what they gave, while sequences grow and others come between") {
+  if (!has_gpu()) return;
+  for (const Precision precision : {Precision::kFloat32, Precision::kBFloat16}) {
+    Engines engines(small_config(8, 2, 64), precision);
+    const std::vector<TokenId> tokens[] = {made_up_tokens(300, 11), made_up_tokens(300, 12)};
+    std::vector<Sequence> on_cpu;
+    std::vector<Sequence> on_gpu;
+    for (int i = 0; i < 2; ++i) {
+      on_cpu.emplace_back(engines.cpu_cache);
+      on_gpu.emplace_back(engines.gpu_cache);
+      (void)run(engines.cpu, on_cpu.back(), tokens[i], 0, 250 - 200 * i);
+      (void)run(engines.gpu, on_gpu.back(), tokens[i], 0, 250 - 200 * i);
+    }
+    for (int step = 0; step < 20; ++step) {
+      for (std::size_t i = 0; i < 2; ++i) {
+        CAPTURE(step);
+        const int row = on_cpu[i].size();
+        const std::vector<float> expected = run(engines.cpu, on_cpu[i], tokens[i], row, row + 1);
+        CHECK(distance(run(engines.gpu, on_gpu[i], tokens[i], row, row + 1), expected) < tolerance(precision));
+      }
+      if (step % 7 != 6) continue;
+      Sequence another(engines.gpu_cache);
+      (void)run(engines.gpu, another, tokens[0], 0, 100 + 8 * step);
+    }
+  }
+}
+
 TEST_CASE("documents see what they see on the CPU") {
   if (!has_gpu()) return;
   for (const Precision precision : {Precision::kFloat32, Precision::kBFloat16}) {

@@ -1,6 +1,7 @@
 #include "attention.hpp"
 
 #include <algorithm>
+#include <bit>
 
 #include "attention_kernels.hpp"
 
@@ -10,6 +11,13 @@ namespace {
 /// Blocks that keep all multiprocessors of an H100 busy.
 constexpr std::int32_t kGoodBlocks = 264;
 constexpr std::int32_t kMaxSplits = 32;
+/// Enough that tiles of small batches never move.
+constexpr std::size_t kLeastTileBytes = std::size_t{64} << 10;
+
+/// The largest one that is not larger, so that few different plans arise while sequences grow.
+std::int32_t power_of_two(std::int32_t value) {
+  return static_cast<std::int32_t>(std::bit_floor(static_cast<std::uint32_t>(std::max(value, 1))));
+}
 
 bool has_tensor_core_kernel(Precision precision, const HeadSizes& sizes) {
   return precision == Precision::kBFloat16 && (sizes.head_dim == 64 || sizes.head_dim == 128) &&
@@ -37,14 +45,25 @@ void Attention::plan(std::span<const AttentionSequence> sequences, std::span<con
   num_tiles_ = static_cast<std::int32_t>(host_tiles_.size() / 2);
   const std::int32_t num_blocks = std::max(num_tiles_ * sizes_.num_kv_heads, 1);
   const std::int32_t num_key_tiles = (most_keys + kTileKeys - 1) / kTileKeys;
-  num_splits_ = has_tensor_core_kernel(precision_, sizes_)
-                    ? std::clamp(std::min(kGoodBlocks / num_blocks, num_key_tiles), 1, kMaxSplits)
-                    : 1;
+  num_splits_ =
+      has_tensor_core_kernel(precision_, sizes_)
+          ? std::clamp(std::min(power_of_two(kGoodBlocks / num_blocks), power_of_two(num_key_tiles)), 1, kMaxSplits)
+          : 1;
+  tiles_.grow(kLeastTileBytes);
   upload(tiles_, std::span<const std::int32_t>(host_tiles_), stream);
   if (num_splits_ == 1) return;
   const auto num_heads = static_cast<std::size_t>(num_splits_ * num_rows_ * sizes_.num_heads);
   partial_lses_.grow(num_heads * sizeof(float));
   partial_outputs_.grow(num_heads * static_cast<std::size_t>(sizes_.head_dim) * sizeof(float));
+}
+
+std::vector<std::uint64_t> Attention::signature() const {
+  return {static_cast<std::uint64_t>(num_rows_),
+          static_cast<std::uint64_t>(num_tiles_),
+          static_cast<std::uint64_t>(num_splits_),
+          reinterpret_cast<std::uintptr_t>(tiles_.as<void>()),
+          reinterpret_cast<std::uintptr_t>(partial_outputs_.as<void>()),
+          reinterpret_cast<std::uintptr_t>(partial_lses_.as<void>())};
 }
 
 void Attention::operator()(const AttentionBatch& batch, const CacheLayer& cache, const void* queries,

@@ -43,6 +43,9 @@ class Attention {
   void plan(std::span<const AttentionSequence> sequences, std::span<const std::int32_t> last_positions,
             cudaStream_t stream);
 
+  /// What the launches of the plan depend on, beside the arguments of the call.
+  [[nodiscard]] std::vector<std::uint64_t> signature() const;
+
   /// queries: [R] rows of [Q][D], `query_stride` elements apart, rotated. out: [R][Q][D] without gaps, both of the
   /// class's precision. Rows of the sequences up to the last position must hold their K and V.
   void operator()(const AttentionBatch& batch, const CacheLayer& cache, const void* queries, std::int64_t query_stride,

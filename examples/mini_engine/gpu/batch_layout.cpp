@@ -3,6 +3,12 @@
 #include <cstring>
 
 namespace mini_engine::gpu {
+namespace {
+
+/// Enough that small batches never move.
+constexpr std::size_t kLeastBytes = std::size_t{1} << 20;
+
+}  // namespace
 
 template <class T>
 std::size_t BatchLayout::append(std::span<const T> values) {
@@ -46,16 +52,19 @@ void BatchLayout::assign(std::span<const SequencePass> passes, cudaStream_t stre
   slots_ = append(std::span<const std::int64_t>(slots));
   positions_ = append(std::span<const std::int32_t>(positions));
   logit_rows_ = append(std::span<const std::int32_t>(logit_rows));
-  pages_ = append(std::span<const std::int32_t>(pages));
-  documents_ = append(std::span<const std::int32_t>(documents));
   sequences_ = append(std::span<const AttentionSequence>(host_sequences_));
+  // Last, since they grow while the rest stays where it is.
+  pages_ = append(std::span<const std::int32_t>(pages));
+  has_documents_ = !documents.empty();
+  documents_ = append(std::span<const std::int32_t>(documents));
+  memory_.grow(kLeastBytes);
   upload(memory_, std::span<const std::byte>(host_), stream);
 }
 
 AttentionBatch BatchLayout::attention() const {
   return {.positions = positions(),
           .pages = at<std::int32_t>(pages_),
-          .documents = at<std::int32_t>(documents_),
+          .documents = has_documents_ ? at<std::int32_t>(documents_) : nullptr,
           .sequences = at<AttentionSequence>(sequences_)};
 }
 

@@ -25,6 +25,7 @@ class BatchLayout {
   /// Of the batch's rows, those whose logits are wanted, pass by pass.
   [[nodiscard]] const std::int32_t* logit_rows() const { return at<std::int32_t>(logit_rows_); }
   [[nodiscard]] AttentionBatch attention() const;
+  [[nodiscard]] bool has_documents() const { return has_documents_; }
   /// On the host.
   [[nodiscard]] std::span<const AttentionSequence> sequences() const { return host_sequences_; }
   [[nodiscard]] std::span<const std::int32_t> last_positions() const { return last_positions_; }
@@ -39,6 +40,7 @@ class BatchLayout {
 
   std::int64_t num_rows_ = 0;
   std::int64_t num_logit_rows_ = 0;
+  bool has_documents_ = false;
   std::vector<AttentionSequence> host_sequences_;
   std::vector<std::int32_t> last_positions_;
   std::vector<std::byte> host_;

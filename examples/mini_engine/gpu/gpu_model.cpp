@@ -17,6 +17,7 @@
 #include "mini_engine/thread_pool.hpp"
 #include "mini_engine/weights.hpp"
 #include "ops.hpp"
+#include "pass_graphs.hpp"
 
 namespace mini_engine::gpu {
 namespace {
@@ -69,6 +70,7 @@ struct GpuModel::Impl {
   HeadSizes sizes;
   Attention attention;
   BatchLayout batch;
+  PassGraphs graphs;
 
   // Scratch of a batch, [R] rows each.
   DeviceBuffer hidden;     // [E] the residual stream
@@ -102,6 +104,8 @@ struct GpuModel::Impl {
   template <class T>
   void feed_forward(const DeviceWeights::Layer& layer, std::int64_t num_rows);
   void report_projected(std::span<const SequencePass> passes, int layer);
+  [[nodiscard]] bool is_small(std::span<const SequencePass> passes) const;
+  [[nodiscard]] PassGraphs::Key graph_key(const PagedCache& cache) const;
   std::vector<std::vector<float>> forward(std::span<const SequencePass> passes);
 };
 
@@ -207,6 +211,33 @@ void GpuModel::Impl::report_projected(std::span<const SequencePass> passes, int 
   }
 }
 
+/// Whether the pass is worth a graph: queueing it takes longer than it runs, and nobody looks on.
+bool GpuModel::Impl::is_small(std::span<const SequencePass> passes) const {
+  constexpr std::int64_t kMostRows = 512;
+  return batch.num_rows() <= kMostRows && !batch.has_documents() &&
+         std::none_of(passes.begin(), passes.end(),
+                      [](const SequencePass& one) { return one.pass.observer != nullptr; });
+}
+
+PassGraphs::Key GpuModel::Impl::graph_key(const PagedCache& cache) const {
+  PassGraphs::Key key = attention.signature();
+  const auto add = [&](const void* p) { key.push_back(reinterpret_cast<std::uintptr_t>(p)); };
+  const AttentionBatch arrays = batch.attention();
+  for (const void* p : {static_cast<const void*>(batch.tokens()), static_cast<const void*>(batch.slots()),
+                        static_cast<const void*>(batch.positions()), static_cast<const void*>(batch.logit_rows()),
+                        static_cast<const void*>(arrays.pages), static_cast<const void*>(arrays.sequences),
+                        static_cast<const void*>(cache.data())}) {
+    add(p);
+  }
+  for (const DeviceBuffer* buffer : {&hidden, &normed, &projected, &attended, &gate_up, &activated, &chosen, &logits}) {
+    add(buffer->as<void>());
+  }
+  key.push_back(static_cast<std::uint64_t>(batch.num_logit_rows()));
+  key.push_back(static_cast<std::uint64_t>(cache.page_size()));
+  key.push_back(static_cast<std::uint64_t>(cache.num_pages()));
+  return key;
+}
+
 std::vector<std::vector<float>> GpuModel::Impl::forward(std::span<const SequencePass> passes) {
   check_passes(passes, config, rotary.num_positions);
   for (const SequencePass& one : passes) {
@@ -219,7 +250,14 @@ std::vector<std::vector<float>> GpuModel::Impl::forward(std::span<const Sequence
   if (batch.num_rows() == 0) return out;
   grow(batch.num_rows(), batch.num_logit_rows());
   attention.plan(batch.sequences(), batch.last_positions(), stream.get());
-  with_type(precision, [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(passes); });
+  const auto queue = [&] {
+    with_type(precision, [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(passes); });
+  };
+  if (is_small(passes)) {
+    graphs.run(graph_key(passes[0].sequence->cache()), stream.get(), queue);
+  } else {
+    queue();
+  }
 
   const float* row = logits.as<float>();
   for (std::size_t i = 0; i < passes.size(); ++i) {
