@@ -50,6 +50,6 @@ use_ccache() {
 # What building pikv with its examples takes, and what fetching the demo's model takes.
 # shellcheck disable=SC2034  # used by the scripts that source this file
 build_packages=(g++ cmake ninja-build pkg-config libssl-dev libopenblas-dev libpcre2-dev nlohmann-json3-dev libfmt-dev
-  libcli11-dev)
+  libcli11-dev libcpp-httplib-dev)
 # shellcheck disable=SC2034
 model_packages=(python3 python3-pip ca-certificates)

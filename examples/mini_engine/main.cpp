@@ -1,4 +1,4 @@
-// mini_engine: answers a prompt with a llama-architecture model, on the CPU.
+// mini_engine: answers a prompt with a llama-architecture model, on the CPU, or serves one over HTTP.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -6,6 +6,7 @@
 #include <iostream>
 #include <iterator>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "error.hpp"
@@ -15,6 +16,9 @@
 #include "sampler.hpp"
 #include "text_stream.hpp"
 #include "tokenizer.hpp"
+#if MINI_ENGINE_HAS_SERVE
+#include "serve/serve_command.hpp"
+#endif
 
 namespace {
 
@@ -118,9 +122,25 @@ int main(int argc, char** argv) {
   Settings settings;
   CLI::App app("Answers a prompt with a llama-architecture model, on the CPU.", "mini_engine");
   declare(app, settings);
-  CLI11_PARSE(app, argc, argv);
-  settings.has_prompt = app.count("--prompt") > 0;
+#if MINI_ENGINE_HAS_SERVE
+  mini_engine::serve::ServeSettings serve_settings;
+  CLI::App serve_app("Serves a model over HTTP, as OpenAI's clients speak it, until a signal ends it.",
+                     "mini_engine serve");
+  mini_engine::serve::declare_serve(serve_app, serve_settings);
+  // A program of its own rather than CLI11's subcommand: those would ask for the options of both.
+  const bool is_serve = argc > 1 && std::string_view(argv[1]) == "serve";
+  app.footer("mini_engine serve --help: a server instead");
+#endif
   try {
+#if MINI_ENGINE_HAS_SERVE
+    if (is_serve) {
+      CLI11_PARSE(serve_app, argc - 1, argv + 1);
+      mini_engine::serve::serve(serve_settings);
+      return kSuccess;
+    }
+#endif
+    CLI11_PARSE(app, argc, argv);
+    settings.has_prompt = app.count("--prompt") > 0;
     run(settings);
   } catch (const std::exception& error) {
     std::fprintf(stderr, "mini_engine: %s\n", error.what());
