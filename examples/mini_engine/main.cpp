@@ -9,9 +9,9 @@
 #include <string_view>
 #include <vector>
 
+#include "cpu_model.hpp"
 #include "error.hpp"
 #include "generate.hpp"
-#include "cpu_model.hpp"
 #include "model_file.hpp"
 #include "sampler.hpp"
 #include "text_stream.hpp"
