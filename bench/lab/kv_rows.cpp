@@ -10,10 +10,11 @@ class RowCapture final : public mini_engine::PassObserver {
  public:
   explicit RowCapture(KvRows& rows) : rows_(rows) {}
 
-  void on_projected(int layer, std::span<const float> keys, std::span<const float> values) override {
-    float* const layer_begin = rows_.elements.data() + static_cast<std::size_t>(layer) * 2 * keys.size();
-    std::copy(keys.begin(), keys.end(), layer_begin);
-    std::copy(values.begin(), values.end(), layer_begin + keys.size());
+  void on_projected(int layer, const mini_engine::ProjectedRows& rows) override {
+    const auto num_elements = rows.num_rows * rows.row_stride;
+    float* const layer_begin = rows_.elements.data() + layer * 2 * num_elements;
+    std::copy_n(static_cast<const float*>(rows.keys), num_elements, layer_begin);
+    std::copy_n(static_cast<const float*>(rows.values), num_elements, layer_begin + num_elements);
   }
 
  private:

@@ -216,8 +216,8 @@ std::vector<float> CpuModel::Impl::forward(const Pass& pass, Sequence& sequence)
 
     split_keys_values(num_rows, key_rows, precision);
     if (pass.observer != nullptr) {
-      const auto num_elements = static_cast<std::size_t>(num_rows * key_size);
-      pass.observer->on_projected(index, {keys.data(), num_elements}, {values.data(), num_elements});
+      pass.observer->on_projected(
+          index, {.num_rows = num_rows, .row_stride = key_size, .keys = keys.data(), .values = values.data()});
     }
     if (precision == Precision::kFloat32) {
       write_cache<float>(index, pass.rows, sequence);

@@ -16,17 +16,25 @@
 
 namespace mini_engine {
 
-/// Sees a pass from inside; every member is called on the thread that runs the pass.
+/// K and V of the rows of a pass as the projections gave them: keys before rotation, both already rounded to the
+/// cache's precision. They lie in the memory that the model computes in.
+struct ProjectedRows {
+  Precision precision = Precision::kFloat32;  ///< of the elements
+  std::int64_t num_rows = 0;                  ///< R
+  std::int64_t row_stride = 0;                ///< elements from one row's [H][D] to the next
+  const void* keys = nullptr;                 ///< not null unless R is 0, like values
+  const void* values = nullptr;
+};
+
+/// Sees a pass from inside; every member is called on the thread that runs the pass. A model that works on a stream
+/// calls when its own work is queued, not done: what the observer queues on that stream comes in between.
 class PassObserver {
  public:
   virtual ~PassObserver() = default;
   /// Before layer `layer` reads the cache: rows that somebody else provides must be in place on return.
   virtual void before_layer(int layer) { (void)layer; }
-  /// K and V of the rows of this pass as the projections gave them: keys before rotation, both already rounded to the
-  /// cache's precision. `keys` and `values` are [R][H][D] fp32, valid during the call only.
-  virtual void on_projected(int layer, std::span<const float> keys, std::span<const float> values) {
-    (void)layer, (void)keys, (void)values;
-  }
+  /// `rows` are valid for work done in this call, or queued by it.
+  virtual void on_projected(int layer, const ProjectedRows& rows) { (void)layer, (void)rows; }
 };
 
 /// What one pass computes.

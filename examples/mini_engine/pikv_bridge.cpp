@@ -50,17 +50,15 @@ class ServingObserver final : public PassObserver {
                                          pikv::StreamRef::legacy_default()));
   }
 
-  void on_projected(int layer, std::span<const float> keys, std::span<const float> values) override {
+  void on_projected(int layer, const ProjectedRows& rows) override {
     if (capture_.nothing_to_take()) return;
-    const std::int64_t row_elements = std::int64_t{config_.num_kv_heads} * config_.head_dim;
-    const std::int64_t num_rows = static_cast<std::int64_t>(keys.size()) / row_elements;
     const pikv::AxisStrides strides{
-        .layer = 0, .page = row_elements, .token = row_elements, .head = config_.head_dim, .dim = 1};
+        .layer = 0, .page = rows.row_stride, .token = rows.row_stride, .head = config_.head_dim, .dim = 1};
     const pikv::ConstKvView projected{
-        .layout = {.dtype = pikv::DType::kFloat32, .page_size = 1, .k = strides, .v = strides},
-        .k_base = reinterpret_cast<const std::byte*>(keys.data()),
-        .v_base = reinterpret_cast<const std::byte*>(values.data()),
-        .num_slots = num_rows};
+        .layout = {.dtype = dtype_of(rows.precision), .page_size = 1, .k = strides, .v = strides},
+        .k_base = static_cast<const std::byte*>(rows.keys),
+        .v_base = static_cast<const std::byte*>(rows.values),
+        .num_slots = rows.num_rows};
     check(capture_.take_layer_async(layer, projected, pikv::StreamRef::legacy_default()));
   }
 

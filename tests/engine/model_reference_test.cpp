@@ -76,10 +76,13 @@ struct Recorder : mini_engine::PassObserver {
   std::vector<std::vector<float>> keys, values;
 
   void before_layer(int layer) override { calls.push_back("before " + std::to_string(layer)); }
-  void on_projected(int layer, std::span<const float> k, std::span<const float> v) override {
+  void on_projected(int layer, const mini_engine::ProjectedRows& rows) override {
     calls.push_back("projected " + std::to_string(layer));
-    keys.emplace_back(k.begin(), k.end());
-    values.emplace_back(v.begin(), v.end());
+    const auto num_elements = rows.num_rows * rows.row_stride;
+    const auto* const k = static_cast<const float*>(rows.keys);
+    const auto* const v = static_cast<const float*>(rows.values);
+    keys.emplace_back(k, k + num_elements);
+    values.emplace_back(v, v + num_elements);
   }
 };
 

@@ -10,7 +10,6 @@
 #include "device.hpp"
 #include "device_weights.hpp"
 #include "linear.hpp"
-#include "mini_engine/bfloat16.hpp"
 #include "mini_engine/error.hpp"
 #include "mini_engine/model_file.hpp"
 #include "mini_engine/pass_checks.hpp"
@@ -103,7 +102,7 @@ struct GpuModel::Impl {
   void run(std::span<const SequencePass> passes);
   template <class T>
   void feed_forward(const DeviceWeights::Layer& layer, std::int64_t num_rows);
-  void report_projected(std::span<const SequencePass> passes, int layer);
+  void report_projected(std::span<const SequencePass> passes, int layer) const;
   [[nodiscard]] bool is_small(std::span<const SequencePass> passes) const;
   [[nodiscard]] PassGraphs::Key graph_key(const PagedCache& cache) const;
   std::vector<std::vector<float>> forward(std::span<const SequencePass> passes);
@@ -179,35 +178,20 @@ void GpuModel::Impl::run(std::span<const SequencePass> passes) {
   linear.to_float(normed.as<T>(), num_rows, weights.output_head(), logits.as<float>(), queue);
 }
 
-void GpuModel::Impl::report_projected(std::span<const SequencePass> passes, int layer) {
-  if (std::none_of(passes.begin(), passes.end(),
-                   [](const SequencePass& one) { return one.pass.observer != nullptr; })) {
-    return;
-  }
-  const std::int64_t row_size = sizes.row();
+void GpuModel::Impl::report_projected(std::span<const SequencePass> passes, int layer) const {
   const std::int64_t key_size = std::int64_t{sizes.num_kv_heads} * sizes.head_dim;
-  std::vector<std::byte> rows(static_cast<std::size_t>(batch.num_rows() * row_size * element_bytes));
-  stream.synchronize();
-  check(cudaMemcpy(rows.data(), projected.as<void>(), rows.size(), cudaMemcpyDeviceToHost), "cudaMemcpy");
-  const auto number_at = [&](std::int64_t i) {
-    return precision == Precision::kFloat32 ? reinterpret_cast<const float*>(rows.data())[i]
-                                            : to_float(reinterpret_cast<const BFloat16*>(rows.data())[i]);
-  };
-  std::int64_t row = 0;
+  const std::byte* row = projected.as<std::byte>();
   for (const SequencePass& one : passes) {
     const auto num_rows = static_cast<std::int64_t>(one.pass.rows.size());
     if (one.pass.observer != nullptr) {
-      std::vector<float> keys;
-      std::vector<float> values;
-      for (std::int64_t i = row; i < row + num_rows; ++i) {
-        for (std::int64_t j = 0; j < key_size; ++j) {
-          keys.push_back(number_at(i * row_size + query_size() + j));
-          values.push_back(number_at(i * row_size + query_size() + key_size + j));
-        }
-      }
-      one.pass.observer->on_projected(layer, keys, values);
+      const std::byte* const keys = row + query_size() * element_bytes;
+      one.pass.observer->on_projected(layer, {.precision = precision,
+                                              .num_rows = num_rows,
+                                              .row_stride = sizes.row(),
+                                              .keys = keys,
+                                              .values = keys + key_size * element_bytes});
     }
-    row += num_rows;
+    row += num_rows * sizes.row() * element_bytes;
   }
 }
 

@@ -45,9 +45,8 @@ class GpuModel final : public Model {
 
   [[nodiscard]] const ModelConfig& config() const override;
   [[nodiscard]] const RotaryTable& rotary() const override;
-  /// Passes are computed together. An observer's before_layer() is called when the layer is about to be queued: what it
-  /// queues on stream() comes before it. on_projected() waits for the device and copies; chunks are better taken out of
-  /// the cache.
+  /// Passes are computed together. What observers see lies in device memory, and they are called while layers are being
+  /// queued on stream().
   std::vector<std::vector<float>> forward(std::span<const SequencePass> passes) override;
   using Model::forward;
 
