@@ -8,9 +8,9 @@
 namespace mini_engine::gpu {
 namespace {
 
-/// Blocks that keep all multiprocessors of an H100 busy.
-constexpr std::int32_t kGoodBlocks = 264;
-constexpr std::int32_t kMaxSplits = 32;
+/// Blocks that keep all multiprocessors of an H100 busy; of the wide kernel's one fits on each.
+constexpr std::int32_t kGoodNarrowBlocks = 264;
+constexpr std::int32_t kGoodWideBlocks = 132;
 /// Enough that tiles of small batches never move.
 constexpr std::size_t kLeastTileBytes = std::size_t{64} << 10;
 
@@ -19,9 +19,9 @@ std::int32_t power_of_two(std::int32_t value) {
   return static_cast<std::int32_t>(std::bit_floor(static_cast<std::uint32_t>(std::max(value, 1))));
 }
 
-bool has_tensor_core_kernel(Precision precision, const HeadSizes& sizes) {
+bool has_tensor_core_kernels(Precision precision, const HeadSizes& sizes) {
   return precision == Precision::kBFloat16 && (sizes.head_dim == 64 || sizes.head_dim == 128) &&
-         sizes.num_heads / sizes.num_kv_heads <= kTileRows;
+         sizes.num_heads / sizes.num_kv_heads <= kNarrowTile.rows;
 }
 
 }  // namespace
@@ -31,24 +31,34 @@ Attention::Attention(Precision precision, const HeadSizes& sizes) : precision_(p
 void Attention::plan(std::span<const AttentionSequence> sequences, std::span<const std::int32_t> last_positions,
                      cudaStream_t stream) {
   const std::int32_t group = sizes_.num_heads / sizes_.num_kv_heads;
-  const std::int32_t rows_per_tile = has_tensor_core_kernel(precision_, sizes_) ? std::max(kTileRows / group, 1) : 1;
-  host_tiles_.clear();
-  num_rows_ = 0;
+  std::int32_t most_rows = 0;
   std::int32_t most_keys = 0;
+  num_rows_ = 0;
   for (std::size_t i = 0; i < sequences.size(); ++i) {
     num_rows_ += sequences[i].num_rows;
+    most_rows = std::max(most_rows, sequences[i].num_rows);
     most_keys = std::max(most_keys, last_positions[i] + 1);
-    for (std::int32_t row = 0; row < sequences[i].num_rows; row += rows_per_tile) {
+  }
+  kernel_ = !has_tensor_core_kernels(precision_, sizes_) ? Kernel::kPlain
+            : most_rows * group <= kNarrowTile.rows      ? Kernel::kNarrow
+                                                         : Kernel::kWide;
+  const TileShape shape = kernel_ == Kernel::kWide ? kWideTile : kNarrowTile;
+  rows_per_tile_ = kernel_ == Kernel::kPlain ? 1 : shape.rows / group;
+  host_tiles_.clear();
+  for (std::size_t i = 0; i < sequences.size(); ++i) {
+    for (std::int32_t row = 0; row < sequences[i].num_rows; row += rows_per_tile_) {
       host_tiles_.insert(host_tiles_.end(), {static_cast<std::int32_t>(i), row});
     }
   }
   num_tiles_ = static_cast<std::int32_t>(host_tiles_.size() / 2);
-  const std::int32_t num_blocks = std::max(num_tiles_ * sizes_.num_kv_heads, 1);
-  const std::int32_t num_key_tiles = (most_keys + kTileKeys - 1) / kTileKeys;
-  num_splits_ =
-      has_tensor_core_kernel(precision_, sizes_)
-          ? std::clamp(std::min(power_of_two(kGoodBlocks / num_blocks), power_of_two(num_key_tiles)), 1, kMaxSplits)
-          : 1;
+  num_splits_ = 1;
+  if (kernel_ != Kernel::kPlain) {
+    const std::int32_t good_blocks = kernel_ == Kernel::kWide ? kGoodWideBlocks : kGoodNarrowBlocks;
+    const std::int32_t num_blocks = std::max(num_tiles_ * sizes_.num_kv_heads, 1);
+    const std::int32_t num_key_tiles = (most_keys + shape.keys - 1) / shape.keys;
+    num_splits_ =
+        std::min({power_of_two(good_blocks / num_blocks), power_of_two(num_key_tiles), std::int32_t{kMaxSplits}});
+  }
   tiles_.grow(kLeastTileBytes);
   upload(tiles_, std::span<const std::int32_t>(host_tiles_), stream);
   if (num_splits_ == 1) return;
@@ -58,7 +68,8 @@ void Attention::plan(std::span<const AttentionSequence> sequences, std::span<con
 }
 
 std::vector<std::uint64_t> Attention::signature() const {
-  return {static_cast<std::uint64_t>(num_rows_),
+  return {static_cast<std::uint64_t>(kernel_),
+          static_cast<std::uint64_t>(num_rows_),
           static_cast<std::uint64_t>(num_tiles_),
           static_cast<std::uint64_t>(num_splits_),
           reinterpret_cast<std::uintptr_t>(tiles_.as<void>()),
@@ -69,7 +80,6 @@ std::vector<std::uint64_t> Attention::signature() const {
 void Attention::operator()(const AttentionBatch& batch, const CacheLayer& cache, const void* queries,
                            std::int64_t query_stride, void* out, cudaStream_t stream) {
   if (num_rows_ == 0) return;
-  const bool uses_tensor_cores = has_tensor_core_kernel(precision_, sizes_);
   const AttentionParams params{.batch = batch,
                                .cache = cache,
                                .sizes = sizes_,
@@ -77,17 +87,16 @@ void Attention::operator()(const AttentionBatch& batch, const CacheLayer& cache,
                                .query_stride = query_stride,
                                .out = out,
                                .tiles = tiles_.as<std::int32_t>(),
-                               .rows_per_tile = std::max(kTileRows / (sizes_.num_heads / sizes_.num_kv_heads), 1),
+                               .rows_per_tile = rows_per_tile_,
                                .num_tiles = num_tiles_,
                                .num_splits = num_splits_,
                                .num_rows = num_rows_,
                                .partial_outputs = partial_outputs_.as<float>(),
                                .partial_lses = partial_lses_.as<float>()};
-  if (!uses_tensor_cores) {
-    return check(launch_attention_plain(params, precision_, stream), "attention");
-  }
-  check(launch_attention_tensor_cores(params, stream), "attention");
-  if (num_splits_ > 1) check(launch_attention_merge(params, precision_, stream), "attention merge");
+  if (kernel_ == Kernel::kPlain) return check(launch_attention_plain(params, precision_, stream), "attention");
+  check(kernel_ == Kernel::kWide ? launch_attention_wide(params, stream) : launch_attention_narrow(params, stream),
+        "attention");
+  if (num_splits_ > 1) check(launch_attention_merge(params, stream), "attention merge");
 }
 
 }  // namespace mini_engine::gpu

@@ -52,8 +52,12 @@ class Attention {
                   void* out, cudaStream_t stream);
 
  private:
+  enum class Kernel : std::uint8_t { kPlain, kNarrow, kWide };
+
   Precision precision_;
   HeadSizes sizes_;
+  Kernel kernel_ = Kernel::kPlain;
+  std::int32_t rows_per_tile_ = 1;
   std::int64_t num_rows_ = 0;
   std::int32_t num_tiles_ = 0;
   std::int32_t num_splits_ = 1;

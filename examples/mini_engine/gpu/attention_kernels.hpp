@@ -9,10 +9,15 @@
 
 namespace mini_engine::gpu {
 
-/// Rows that a tile of the tensor-core kernel takes from one sequence, all query heads of a KV head with them:
-/// kTileRows stacked rows.
-inline constexpr std::int32_t kTileRows = 64;
-inline constexpr std::int32_t kTileKeys = 64;
+/// What a block of a tensor-core kernel takes at once: stacked rows, which are rows of one sequence times the query
+/// heads of one KV head, and keys.
+struct TileShape {
+  std::int32_t rows;
+  std::int32_t keys;
+};
+inline constexpr TileShape kNarrowTile{.rows = 64, .keys = 64};
+inline constexpr TileShape kWideTile{.rows = 128, .keys = 128};
+inline constexpr std::int32_t kMaxSplits = 32;
 
 struct AttentionParams {
   AttentionBatch batch;
@@ -30,11 +35,13 @@ struct AttentionParams {
   float* partial_lses;     ///< [splits][R][Q]
 };
 
-/// bf16, heads of 64 or 128.
-cudaError_t launch_attention_tensor_cores(const AttentionParams& params, cudaStream_t stream);
-/// fp32 or bf16, heads of up to 256: a warp a row and head, key by key. For checking, and for odd head sizes.
+/// bf16, heads of 64 or 128; rows_per_tile rows times the heads of a group fit into the kernel's tile.
+cudaError_t launch_attention_narrow(const AttentionParams& params, cudaStream_t stream);
+cudaError_t launch_attention_wide(const AttentionParams& params, cudaStream_t stream);
+/// out = sum over splits of exp(lse - largest lse) * partial output / the sum of the weights. As the two above.
+cudaError_t launch_attention_merge(const AttentionParams& params, cudaStream_t stream);
+/// fp32 or bf16, heads of up to 256: a warp a row and head, key by key, without splits. For checking, and for odd head
+/// sizes.
 cudaError_t launch_attention_plain(const AttentionParams& params, Precision precision, cudaStream_t stream);
-/// out = sum over splits of exp(lse - largest lse) * partial output / the sum of the weights.
-cudaError_t launch_attention_merge(const AttentionParams& params, Precision precision, cudaStream_t stream);
 
 }  // namespace mini_engine::gpu

@@ -76,36 +76,6 @@ __global__ void attend_plainly(const AttentionParams params) {
   }
 }
 
-/// A warp a row and query head.
-template <class T>
-__global__ void merge_splits(const AttentionParams params) {
-  const auto lane = static_cast<std::int32_t>(threadIdx.x % 32);
-  const std::int64_t num_heads = params.num_rows * params.sizes.num_heads;
-  const std::int64_t i = std::int64_t{blockIdx.x} * kWarps + threadIdx.x / 32;
-  if (i >= num_heads) return;
-  float largest = -INFINITY;
-  for (std::int32_t split = 0; split < params.num_splits; ++split) {
-    largest = fmaxf(largest, params.partial_lses[split * num_heads + i]);
-  }
-  float sums[kMaxLaneDims] = {};
-  float sum = 0;
-  for (std::int32_t split = 0; split < params.num_splits; ++split) {
-    const float weight = expf(params.partial_lses[split * num_heads + i] - largest);
-    if (weight == 0.0F) continue;  // a split whose keys the row does not see
-    sum += weight;
-    const float* const output = params.partial_outputs + (split * num_heads + i) * params.sizes.head_dim;
-#pragma unroll
-    for (int j = 0; j < kMaxLaneDims; ++j) {
-      if (lane + 32 * j < params.sizes.head_dim) sums[j] += weight * output[lane + 32 * j];
-    }
-  }
-  T* const out = static_cast<T*>(params.out) + i * params.sizes.head_dim;
-#pragma unroll
-  for (int j = 0; j < kMaxLaneDims; ++j) {
-    if (lane + 32 * j < params.sizes.head_dim) store(out + lane + 32 * j, sums[j] / sum);
-  }
-}
-
 }  // namespace
 
 cudaError_t launch_attention_plain(const AttentionParams& params, Precision precision, cudaStream_t stream) {
@@ -115,17 +85,6 @@ cudaError_t launch_attention_plain(const AttentionParams& params, Precision prec
     attend_plainly<float><<<grid, kWarps * 32, 0, stream>>>(params);
   } else {
     attend_plainly<__nv_bfloat16><<<grid, kWarps * 32, 0, stream>>>(params);
-  }
-  return cudaGetLastError();
-}
-
-cudaError_t launch_attention_merge(const AttentionParams& params, Precision precision, cudaStream_t stream) {
-  const std::int64_t num_heads = params.num_rows * params.sizes.num_heads;
-  const auto blocks = static_cast<unsigned>((num_heads + kWarps - 1) / kWarps);
-  if (precision == Precision::kFloat32) {
-    merge_splits<float><<<blocks, kWarps * 32, 0, stream>>>(params);
-  } else {
-    merge_splits<__nv_bfloat16><<<blocks, kWarps * 32, 0, stream>>>(params);
   }
   return cudaGetLastError();
 }

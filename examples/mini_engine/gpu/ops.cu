@@ -80,36 +80,77 @@ __global__ __launch_bounds__(kThreads) void rmsnorm_kernel(const T* x, const std
   }
 }
 
-/// A block a row; a thread takes pairs of one head after the other, then values.
+/// Four elements of T.
+template <class T>
+struct Four;
+template <>
+struct Four<float> {
+  using Bits = uint4;
+};
+template <>
+struct Four<__nv_bfloat16> {
+  using Bits = uint2;
+};
+
+template <class T>
+__device__ float4 read_four(const T* p) {
+  const auto bits = *reinterpret_cast<const typename Four<T>::Bits*>(p);
+  const T* const elements = reinterpret_cast<const T*>(&bits);
+  return make_float4(load(elements), load(elements + 1), load(elements + 2), load(elements + 3));
+}
+template <class T>
+__device__ void write_four(T* p, const float4& values) {
+  typename Four<T>::Bits bits;
+  T* const elements = reinterpret_cast<T*>(&bits);
+  store(elements, values.x);
+  store(elements + 1, values.y);
+  store(elements + 2, values.z);
+  store(elements + 3, values.w);
+  *reinterpret_cast<typename Four<T>::Bits*>(p) = bits;
+}
+
+/// A thread turns four pairs of one head, or moves four elements of a value. Heads first, then values.
 template <class T>
 __global__ __launch_bounds__(kThreads) void rotate_and_store_kernel(T* projected, HeadSizes sizes,
                                                                     const std::int32_t* positions,
-                                                                    const std::int64_t* slots, const float* cos,
-                                                                    const float* sin, CacheLayer cache) {
-  const std::int32_t half = sizes.head_dim / 2;
-  T* const row = projected + blockIdx.x * std::int64_t{sizes.num_heads + 2 * sizes.num_kv_heads} * sizes.head_dim;
-  const std::int64_t slot = slots[blockIdx.x];
+                                                                    const std::int64_t* slots, std::int64_t num_rows,
+                                                                    const float* cos, const float* sin,
+                                                                    CacheLayer cache) {
+  const auto half = static_cast<std::uint32_t>(sizes.head_dim) / 2;
+  const std::uint32_t head_fours = half / 4;
+  const auto num_queries = static_cast<std::uint32_t>(sizes.num_heads);
+  const auto num_keys = static_cast<std::uint32_t>(sizes.num_kv_heads);
+  const std::uint32_t num_turning = (num_queries + num_keys) * head_fours;
+  const std::uint32_t row_fours = num_turning + num_keys * 2 * head_fours;
+  const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
+  const std::int64_t row_index = i / row_fours;
+  if (row_index >= num_rows) return;
+  const auto at = static_cast<std::uint32_t>(i - row_index * row_fours);
+  const std::int64_t slot = slots[row_index];
   T* const place = static_cast<T*>(cache.data) + slot / cache.page_size * cache.page_stride +
                    slot % cache.page_size * cache.token_stride;
-  const std::int64_t angles = std::int64_t{positions[blockIdx.x]} * half;
-  const std::int32_t num_turning = (sizes.num_heads + sizes.num_kv_heads) * half;
-  for (std::int32_t i = static_cast<std::int32_t>(threadIdx.x); i < num_turning; i += kThreads) {
-    const std::int32_t head = i / half;
-    const std::int32_t pair = i % half;
-    T* const from = row + std::int64_t{head} * sizes.head_dim;
-    T* const to = head < sizes.num_heads ? from : place + (head - sizes.num_heads) * cache.head_stride;
-    const float c = cos[angles + pair];
-    const float s = sin[angles + pair];
-    const float first = load(from + pair);
-    const float second = load(from + half + pair);
-    store(to + pair, first * c - second * s);
-    store(to + half + pair, second * c + first * s);
+  T* const row = projected + row_index * (num_queries + 2 * num_keys) * sizes.head_dim;
+  if (at >= num_turning) {
+    const std::uint32_t head = (at - num_turning) / (2 * head_fours);
+    const std::uint32_t channel = (at - num_turning) % (2 * head_fours) * 4;
+    using Bits = typename Four<T>::Bits;
+    *reinterpret_cast<Bits*>(place + cache.value_offset + head * cache.head_stride + channel) =
+        *reinterpret_cast<const Bits*>(row + (num_queries + num_keys + head) * std::int64_t{sizes.head_dim} + channel);
+    return;
   }
-  const T* const values = row + std::int64_t{sizes.num_heads + sizes.num_kv_heads} * sizes.head_dim;
-  for (std::int32_t i = static_cast<std::int32_t>(threadIdx.x); i < sizes.num_kv_heads * sizes.head_dim;
-       i += kThreads) {
-    place[cache.value_offset + i / sizes.head_dim * cache.head_stride + i % sizes.head_dim] = values[i];
-  }
+  const std::uint32_t head = at / head_fours;
+  const std::uint32_t channel = at % head_fours * 4;
+  const std::int64_t angle = std::int64_t{positions[row_index]} * half + channel;
+  const float4 c = *reinterpret_cast<const float4*>(cos + angle);
+  const float4 s = *reinterpret_cast<const float4*>(sin + angle);
+  T* const from = row + head * std::int64_t{sizes.head_dim} + channel;
+  T* const to = head < num_queries ? from : place + (head - num_queries) * cache.head_stride + channel;
+  const float4 x = read_four(from);
+  const float4 y = read_four(from + half);
+  write_four(to,
+             make_float4(x.x * c.x - y.x * s.x, x.y * c.y - y.y * s.y, x.z * c.z - y.z * s.z, x.w * c.w - y.w * s.w));
+  write_four(to + half,
+             make_float4(y.x * c.x + x.x * s.x, y.y * c.y + x.y * s.y, y.z * c.z + x.z * s.z, y.w * c.w + x.w * s.w));
 }
 
 template <class T>
@@ -157,8 +198,10 @@ template <class T>
 void rotate_and_store(T* projected, const HeadSizes& sizes, const std::int32_t* positions, const std::int64_t* slots,
                       std::int64_t num_rows, const float* cos, const float* sin, const CacheLayer& cache,
                       cudaStream_t stream) {
-  rotate_and_store_kernel<<<blocks_of(num_rows), kThreads, 0, stream>>>(projected, sizes, positions, slots, cos, sin,
-                                                                        cache);
+  // A row is Q + H heads of D / 8 threads and H heads of values of D / 4.
+  const std::int64_t row_threads = (sizes.num_heads + 3 * std::int64_t{sizes.num_kv_heads}) * (sizes.head_dim / 8);
+  rotate_and_store_kernel<<<blocks_of((num_rows * row_threads + kThreads - 1) / kThreads), kThreads, 0, stream>>>(
+      projected, sizes, positions, slots, num_rows, cos, sin, cache);
   check(cudaGetLastError(), "rotate_and_store");
 }
 
