@@ -101,20 +101,15 @@ class World {
     DeviceBuffer positions;
     DeviceBuffer pages;
     DeviceBuffer documents;
-    DeviceBuffer sequences;
     upload(positions, std::span<const std::int32_t>(positions_), stream.get());
     upload(pages, std::span<const std::int32_t>(pages_), stream.get());
     if (!documents_.empty()) upload(documents, std::span<const std::int32_t>(documents_), stream.get());
-    upload(sequences, std::span<const AttentionSequence>(sequences_), stream.get());
-    std::vector<std::int32_t> last_positions;
-    for (const Rows& rows : case_.sequences) last_positions.push_back(rows.last_position);
     Attention attention(precision, case_.sizes);
-    attention.plan(sequences_, last_positions, stream.get());
+    attention.plan(sequences_, positions_, stream.get());
     layer_.data = cache.as<void>();
     attention({.positions = positions.as<std::int32_t>(),
                .pages = pages.as<std::int32_t>(),
-               .documents = documents.as<std::int32_t>(),
-               .sequences = sequences.as<AttentionSequence>()},
+               .documents = documents.as<std::int32_t>()},
               layer_, queries.as<void>(), stride, out.as<std::byte>() + kGuard * element_bytes(), stream.get());
     stream.synchronize();
     const std::vector<float> all = to_host(out, poisoned.size());

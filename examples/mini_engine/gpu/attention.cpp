@@ -28,29 +28,32 @@ bool has_tensor_core_kernels(Precision precision, const HeadSizes& sizes) {
 
 Attention::Attention(Precision precision, const HeadSizes& sizes) : precision_(precision), sizes_(sizes) {}
 
-void Attention::plan(std::span<const AttentionSequence> sequences, std::span<const std::int32_t> last_positions,
+void Attention::plan(std::span<const AttentionSequence> sequences, std::span<const std::int32_t> positions,
                      cudaStream_t stream) {
   const std::int32_t group = sizes_.num_heads / sizes_.num_kv_heads;
+  const auto position = [&](std::int32_t row) { return positions[static_cast<std::size_t>(row)]; };
   std::int32_t most_rows = 0;
   std::int32_t most_keys = 0;
   num_rows_ = 0;
-  for (std::size_t i = 0; i < sequences.size(); ++i) {
-    num_rows_ += sequences[i].num_rows;
-    most_rows = std::max(most_rows, sequences[i].num_rows);
-    most_keys = std::max(most_keys, last_positions[i] + 1);
+  for (const AttentionSequence& sequence : sequences) {
+    num_rows_ += sequence.num_rows;
+    most_rows = std::max(most_rows, sequence.num_rows);
+    most_keys = std::max(most_keys, position(sequence.first_row + sequence.num_rows - 1) + 1);
   }
   kernel_ = !has_tensor_core_kernels(precision_, sizes_) ? Kernel::kPlain
             : most_rows * group <= kNarrowTile.rows      ? Kernel::kNarrow
                                                          : Kernel::kWide;
   const TileShape shape = kernel_ == Kernel::kWide ? kWideTile : kNarrowTile;
-  rows_per_tile_ = kernel_ == Kernel::kPlain ? 1 : shape.rows / group;
-  host_tiles_.clear();
-  for (std::size_t i = 0; i < sequences.size(); ++i) {
-    for (std::int32_t row = 0; row < sequences[i].num_rows; row += rows_per_tile_) {
-      host_tiles_.insert(host_tiles_.end(), {static_cast<std::int32_t>(i), row});
+  const std::int32_t rows_per_tile = kernel_ == Kernel::kPlain ? 1 : shape.rows / group;
+  std::vector<AttentionTile> tiles;
+  for (const AttentionSequence& sequence : sequences) {
+    for (std::int32_t done = 0; done < sequence.num_rows; done += rows_per_tile) {
+      const std::int32_t first = sequence.first_row + done;
+      const std::int32_t count = std::min(rows_per_tile, sequence.num_rows - done);
+      tiles.push_back({first, count, position(first + count - 1) + 1, sequence.first_page, sequence.first_document});
     }
   }
-  num_tiles_ = static_cast<std::int32_t>(host_tiles_.size() / 2);
+  num_tiles_ = static_cast<std::int32_t>(tiles.size());
   num_splits_ = 1;
   if (kernel_ != Kernel::kPlain) {
     const std::int32_t good_blocks = kernel_ == Kernel::kWide ? kGoodWideBlocks : kGoodNarrowBlocks;
@@ -60,7 +63,7 @@ void Attention::plan(std::span<const AttentionSequence> sequences, std::span<con
         std::min({power_of_two(good_blocks / num_blocks), power_of_two(num_key_tiles), std::int32_t{kMaxSplits}});
   }
   tiles_.grow(kLeastTileBytes);
-  upload(tiles_, std::span<const std::int32_t>(host_tiles_), stream);
+  upload(tiles_, std::span<const AttentionTile>(tiles), stream);
   if (num_splits_ == 1) return;
   const auto num_heads = static_cast<std::size_t>(num_splits_ * num_rows_ * sizes_.num_heads);
   partial_lses_.grow(num_heads * sizeof(float));
@@ -86,17 +89,23 @@ void Attention::operator()(const AttentionBatch& batch, const CacheLayer& cache,
                                .queries = queries,
                                .query_stride = query_stride,
                                .out = out,
-                               .tiles = tiles_.as<std::int32_t>(),
-                               .rows_per_tile = rows_per_tile_,
+                               .tiles = tiles_.as<AttentionTile>(),
                                .num_tiles = num_tiles_,
                                .num_splits = num_splits_,
                                .num_rows = num_rows_,
                                .partial_outputs = partial_outputs_.as<float>(),
                                .partial_lses = partial_lses_.as<float>()};
-  if (kernel_ == Kernel::kPlain) return check(launch_attention_plain(params, precision_, stream), "attention");
-  check(kernel_ == Kernel::kWide ? launch_attention_wide(params, stream) : launch_attention_narrow(params, stream),
-        "attention");
-  if (num_splits_ > 1) check(launch_attention_merge(params, stream), "attention merge");
+  switch (kernel_) {
+    case Kernel::kPlain:
+      return launch_attention_plain(params, precision_, stream);
+    case Kernel::kNarrow:
+      launch_attention_narrow(params, stream);
+      break;
+    case Kernel::kWide:
+      launch_attention_wide(params, stream);
+      break;
+  }
+  if (num_splits_ > 1) launch_attention_merge(params, stream);
 }
 
 }  // namespace mini_engine::gpu

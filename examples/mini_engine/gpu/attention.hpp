@@ -27,7 +27,6 @@ struct AttentionBatch {
   const std::int32_t* positions;  ///< [R] of each row in its sequence, ascending within a sequence
   const std::int32_t* pages;
   const std::int32_t* documents;  ///< of each key of a sequence, as Pass says; may be null when none is named
-  const AttentionSequence* sequences;
 };
 
 /// softmax(q k^T / sqrt(D)) v in fp32 over K and V of whatever precision the cache has. The query heads that share a KV
@@ -38,10 +37,9 @@ class Attention {
  public:
   Attention(Precision precision, const HeadSizes& sizes);
 
-  /// Lays out the work of a batch, once for all its layers: num_rows[i] rows of sequence i, the last of them at
-  /// position last_positions[i]. Uploads on `stream`.
-  void plan(std::span<const AttentionSequence> sequences, std::span<const std::int32_t> last_positions,
-            cudaStream_t stream);
+  /// Lays out the work of a batch, once for all its layers. positions: [R] as in AttentionBatch, in host memory.
+  /// Uploads on `stream`.
+  void plan(std::span<const AttentionSequence> sequences, std::span<const std::int32_t> positions, cudaStream_t stream);
 
   /// What the launches of the plan depend on, beside the arguments of the call.
   [[nodiscard]] std::vector<std::uint64_t> signature() const;
@@ -57,12 +55,10 @@ class Attention {
   Precision precision_;
   HeadSizes sizes_;
   Kernel kernel_ = Kernel::kPlain;
-  std::int32_t rows_per_tile_ = 1;
   std::int64_t num_rows_ = 0;
   std::int32_t num_tiles_ = 0;
   std::int32_t num_splits_ = 1;
-  std::vector<std::int32_t> host_tiles_;  // [num_tiles_][2]: sequence, first row of it
-  DeviceBuffer tiles_;
+  DeviceBuffer tiles_;            // [num_tiles_] AttentionTile
   DeviceBuffer partial_outputs_;  // [splits][R][Q][D] fp32
   DeviceBuffer partial_lses_;     // [splits][R][Q] fp32
 };

@@ -19,6 +19,15 @@ inline constexpr TileShape kNarrowTile{.rows = 64, .keys = 64};
 inline constexpr TileShape kWideTile{.rows = 128, .keys = 128};
 inline constexpr std::int32_t kMaxSplits = 32;
 
+/// Some rows of one sequence.
+struct AttentionTile {
+  std::int32_t first_row;  ///< of the batch
+  std::int32_t num_rows;
+  std::int32_t num_keys;        ///< that the last row sees
+  std::int32_t first_page;      ///< as in AttentionSequence
+  std::int32_t first_document;  ///< as in AttentionSequence
+};
+
 struct AttentionParams {
   AttentionBatch batch;
   CacheLayer cache;
@@ -26,8 +35,7 @@ struct AttentionParams {
   const void* queries;
   std::int64_t query_stride;
   void* out;
-  const std::int32_t* tiles;  ///< [num_tiles][2] sequence, first row of it
-  std::int32_t rows_per_tile;
+  const AttentionTile* tiles;  ///< [num_tiles]
   std::int32_t num_tiles;
   std::int32_t num_splits;
   std::int64_t num_rows;
@@ -35,13 +43,13 @@ struct AttentionParams {
   float* partial_lses;     ///< [splits][R][Q]
 };
 
-/// bf16, heads of 64 or 128; rows_per_tile rows times the heads of a group fit into the kernel's tile.
-cudaError_t launch_attention_narrow(const AttentionParams& params, cudaStream_t stream);
-cudaError_t launch_attention_wide(const AttentionParams& params, cudaStream_t stream);
+/// bf16, heads of 64 or 128. The rows of a tile times the query heads of a KV head fit into the kernel's TileShape.
+void launch_attention_narrow(const AttentionParams& params, cudaStream_t stream);
+void launch_attention_wide(const AttentionParams& params, cudaStream_t stream);
 /// out = sum over splits of exp(lse - largest lse) * partial output / the sum of the weights. As the two above.
-cudaError_t launch_attention_merge(const AttentionParams& params, cudaStream_t stream);
+void launch_attention_merge(const AttentionParams& params, cudaStream_t stream);
 /// fp32 or bf16, heads of up to 256: a warp a row and head, key by key, without splits. For checking, and for odd head
 /// sizes.
-cudaError_t launch_attention_plain(const AttentionParams& params, Precision precision, cudaStream_t stream);
+void launch_attention_plain(const AttentionParams& params, Precision precision, cudaStream_t stream);
 
 }  // namespace mini_engine::gpu

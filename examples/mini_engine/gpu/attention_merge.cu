@@ -1,6 +1,7 @@
 #include <cuda_bf16.h>
 
 #include "attention_kernels.hpp"
+#include "launch.cuh"
 
 namespace mini_engine::gpu {
 namespace {
@@ -15,6 +16,8 @@ __global__ __launch_bounds__(kThreads) void merge_splits(const AttentionParams p
   constexpr int kGroups = kThreads / kLanes;
   __shared__ float4 group_sums[kGroups][kLanes];
   __shared__ float group_weights[kGroups];
+  let_next_kernel_start();
+  wait_for_kernels_before();
   const std::int64_t num_heads = params.num_rows * params.sizes.num_heads;
   const std::int64_t head = blockIdx.x;
   const int group = static_cast<int>(threadIdx.x) / kLanes;
@@ -65,14 +68,10 @@ __global__ __launch_bounds__(kThreads) void merge_splits(const AttentionParams p
 
 }  // namespace
 
-cudaError_t launch_attention_merge(const AttentionParams& params, cudaStream_t stream) {
+void launch_attention_merge(const AttentionParams& params, cudaStream_t stream) {
   const auto blocks = static_cast<unsigned>(params.num_rows * params.sizes.num_heads);
-  if (params.sizes.head_dim == 128) {
-    merge_splits<128><<<blocks, kThreads, 0, stream>>>(params);
-  } else {
-    merge_splits<64><<<blocks, kThreads, 0, stream>>>(params);
-  }
-  return cudaGetLastError();
+  launch("attention merge", params.sizes.head_dim == 128 ? merge_splits<128> : merge_splits<64>, blocks, kThreads, 0,
+         stream, params);
 }
 
 }  // namespace mini_engine::gpu

@@ -2,6 +2,7 @@
 // the query heads of one KV head) against 64 keys at a time, gathered out of the pages into a ring of two stages while
 // the stage before is computed on. Scores stay in registers.
 #include "attention_tiles.cuh"
+#include "launch.cuh"
 
 namespace mini_engine::gpu {
 namespace {
@@ -66,7 +67,7 @@ __device__ void load_keys(const AttentionParams& params, const Work& work, std::
   for (int i = 0; i < kTileKeys / kRowsAtOnce; ++i) {
     const int row = static_cast<int>(threadIdx.x) / kChunks + i * kRowsAtOnce;
     const bool is_there = first + row < work.num_keys;
-    const __nv_bfloat16* const source = cache + key_offset(params, work.sequence, is_there ? first + row : 0);
+    const __nv_bfloat16* const source = cache + key_offset(params, work, is_there ? first + row : 0);
     copy_async(keys + Tile<kHeadDim>::offset(row, chunk), source, is_there);
     copy_async(values + Tile<kHeadDim>::offset(row, chunk), source + params.cache.value_offset, is_there);
   }
@@ -85,6 +86,8 @@ __global__ __launch_bounds__(kThreads) void attend(const __grid_constant__ Atten
                   kTileKeys);
   const auto lane = static_cast<int>(threadIdx.x % 32);
   const auto warp = static_cast<int>(threadIdx.x / 32);
+  let_next_kernel_start();
+  wait_for_kernels_before();
 
   for (int i = static_cast<int>(threadIdx.x); i < kTileRows * (kHeadDim / kChunk); i += kThreads) {
     const int stacked = i / (kHeadDim / kChunk);
@@ -165,24 +168,19 @@ __global__ __launch_bounds__(kThreads) void attend(const __grid_constant__ Atten
 }
 
 template <int kHeadDim>
-cudaError_t launch(const AttentionParams& params, cudaStream_t stream) {
+void launch_with(const AttentionParams& params, cudaStream_t stream) {
   constexpr int kSharedBytes =
       (kTileRows + 2 * kStages * kTileKeys) * kHeadDim * static_cast<int>(sizeof(__nv_bfloat16));
-  if (const cudaError_t error =
-          cudaFuncSetAttribute(attend<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
-      error != cudaSuccess) {
-    return error;
-  }
+  check(cudaFuncSetAttribute(attend<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes), "attention");
   const dim3 grid(static_cast<unsigned>(params.num_tiles), static_cast<unsigned>(params.sizes.num_kv_heads),
                   static_cast<unsigned>(params.num_splits));
-  attend<kHeadDim><<<grid, kThreads, kSharedBytes, stream>>>(params);
-  return cudaGetLastError();
+  launch("attention", attend<kHeadDim>, grid, kThreads, kSharedBytes, stream, params);
 }
 
 }  // namespace
 
-cudaError_t launch_attention_narrow(const AttentionParams& params, cudaStream_t stream) {
-  return params.sizes.head_dim == 128 ? launch<128>(params, stream) : launch<64>(params, stream);
+void launch_attention_narrow(const AttentionParams& params, cudaStream_t stream) {
+  params.sizes.head_dim == 128 ? launch_with<128>(params, stream) : launch_with<64>(params, stream);
 }
 
 }  // namespace mini_engine::gpu

@@ -1,6 +1,7 @@
 #include <cuda_bf16.h>
 
 #include "attention_kernels.hpp"
+#include "launch.cuh"
 
 namespace mini_engine::gpu {
 namespace {
@@ -22,16 +23,18 @@ __device__ float warp_sum(float value) {
 /// A warp a row and query head, a lane every 32nd channel; one key after the other.
 template <class T>
 __global__ void attend_plainly(const AttentionParams params) {
+  let_next_kernel_start();
+  wait_for_kernels_before();
   const HeadSizes& sizes = params.sizes;
   const auto lane = static_cast<std::int32_t>(threadIdx.x % 32);
   const std::int32_t head =
       static_cast<std::int32_t>(blockIdx.y) * kWarps + static_cast<std::int32_t>(threadIdx.x / 32);
   if (head >= sizes.num_heads) return;
-  const AttentionSequence sequence = params.batch.sequences[params.tiles[2 * blockIdx.x]];
-  const std::int64_t row = sequence.first_row + params.tiles[2 * blockIdx.x + 1];
+  const AttentionTile tile = params.tiles[blockIdx.x];  // of one row
+  const std::int64_t row = tile.first_row;
   const std::int32_t position = params.batch.positions[row];
   const std::int32_t* const documents =
-      sequence.first_document < 0 ? nullptr : params.batch.documents + sequence.first_document;
+      tile.first_document < 0 ? nullptr : params.batch.documents + tile.first_document;
   const std::int32_t kv_head = head / (sizes.num_heads / sizes.num_kv_heads);
   const float factor = rsqrtf(static_cast<float>(sizes.head_dim));
 
@@ -48,7 +51,7 @@ __global__ void attend_plainly(const AttentionParams params) {
   for (std::int32_t key = 0; key <= position; ++key) {
     if (documents != nullptr && documents[key] != documents[position] && documents[position] >= 0) continue;
     const CacheLayer& cache = params.cache;
-    const std::int64_t page = params.batch.pages[sequence.first_page + key / cache.page_size];
+    const std::int64_t page = params.batch.pages[tile.first_page + key / cache.page_size];
     const T* const key_row = static_cast<const T*>(cache.data) + page * cache.page_stride +
                              key % cache.page_size * cache.token_stride + kv_head * cache.head_stride;
     float score = 0;
@@ -78,15 +81,11 @@ __global__ void attend_plainly(const AttentionParams params) {
 
 }  // namespace
 
-cudaError_t launch_attention_plain(const AttentionParams& params, Precision precision, cudaStream_t stream) {
+void launch_attention_plain(const AttentionParams& params, Precision precision, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned>(params.num_tiles),
                   static_cast<unsigned>((params.sizes.num_heads + kWarps - 1) / kWarps));
-  if (precision == Precision::kFloat32) {
-    attend_plainly<float><<<grid, kWarps * 32, 0, stream>>>(params);
-  } else {
-    attend_plainly<__nv_bfloat16><<<grid, kWarps * 32, 0, stream>>>(params);
-  }
-  return cudaGetLastError();
+  launch("attention", precision == Precision::kFloat32 ? attend_plainly<float> : attend_plainly<__nv_bfloat16>, grid,
+         kWarps * 32, 0, stream, params);
 }
 
 }  // namespace mini_engine::gpu

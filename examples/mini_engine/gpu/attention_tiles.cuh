@@ -28,36 +28,25 @@ __device__ inline std::uint32_t pack(float low, float high) {
   return reinterpret_cast<const std::uint32_t&>(pair);
 }
 
-/// Elements from the cache's start to the K of a row of the sequence.
-__device__ inline std::int64_t key_offset(const AttentionParams& params, const AttentionSequence& sequence,
-                                          std::int32_t key) {
+/// Elements from the cache's start to the K of a key of the tile's sequence.
+__device__ inline std::int64_t key_offset(const AttentionParams& params, const AttentionTile& tile, std::int32_t key) {
   const auto page_size = static_cast<std::uint32_t>(params.cache.page_size);
   const auto row = static_cast<std::uint32_t>(key);
-  const std::int64_t page = params.batch.pages[sequence.first_page + static_cast<std::int32_t>(row / page_size)];
+  const std::int64_t page = params.batch.pages[tile.first_page + static_cast<std::int32_t>(row / page_size)];
   return page * params.cache.page_stride + row % page_size * params.cache.token_stride;
 }
 
-/// What a block works on: some rows of a sequence, the query heads of one KV head, and a share of the keys. Row s of
-/// the stack is query head s % group of row s / group.
-struct Work {
-  AttentionSequence sequence;
-  std::int32_t first_row;  ///< of the batch
-  std::int32_t num_rows;
+/// What a block works on: a tile, the query heads of one KV head, and a share of the keys. Row s of the stack is query
+/// head s % group of row s / group.
+struct Work : AttentionTile {
   std::int32_t kv_head;
   std::int32_t group;
-  std::int32_t num_keys;  ///< that the last row sees
-  std::int32_t begin;     ///< tiles of keys [begin, end) are this block's
+  std::int32_t begin;  ///< tiles of keys [begin, end) are this block's
   std::int32_t end;
 
   __device__ Work(const AttentionParams& params, std::int32_t tile, std::int32_t head, std::int32_t split,
                   std::int32_t tile_keys)
-      : sequence(params.batch.sequences[params.tiles[2 * tile]]),
-        kv_head(head),
-        group(params.sizes.num_heads / params.sizes.num_kv_heads) {
-    const std::int32_t row = params.tiles[2 * tile + 1];
-    first_row = sequence.first_row + row;
-    num_rows = min(params.rows_per_tile, sequence.num_rows - row);
-    num_keys = params.batch.positions[first_row + num_rows - 1] + 1;
+      : AttentionTile(params.tiles[tile]), kv_head(head), group(params.sizes.num_heads / params.sizes.num_kv_heads) {
     const std::int32_t num_tiles = (num_keys + tile_keys - 1) / tile_keys;
     begin = num_tiles * split / params.num_splits;
     end = num_tiles * (split + 1) / params.num_splits;
@@ -71,6 +60,13 @@ struct Work {
   }
 };
 
+/// 2^x, 0 for what is too small for a normal number.
+__device__ inline float power_of_2(float x) {
+  float y;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+
 /// Which keys the two rows of a lane see.
 struct Visibility {
   const std::int32_t* documents;  ///< null: plain causal attention
@@ -79,7 +75,7 @@ struct Visibility {
   std::int32_t own_documents[2];
 
   __device__ Visibility(const AttentionParams& params, const Work& work, std::int32_t first_stacked)
-      : documents(work.sequence.first_document < 0 ? nullptr : params.batch.documents + work.sequence.first_document),
+      : documents(work.first_document < 0 ? nullptr : params.batch.documents + work.first_document),
         first_position(params.batch.positions[work.first_row]) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -126,13 +122,13 @@ class OnlineSoftmax {
       tile_largest = fmaxf(tile_largest, __shfl_xor_sync(~0U, tile_largest, 1));
       tile_largest = fmaxf(tile_largest, __shfl_xor_sync(~0U, tile_largest, 2));
       const float base = tile_largest == -INFINITY ? 0.0F : tile_largest * to_log2;
-      shrink[i] = exp2f(largest_[i] * to_log2 - base);
+      shrink[i] = power_of_2(largest_[i] * to_log2 - base);
       largest_[i] = tile_largest;
       float tile_sum = 0;
 #pragma unroll
       for (int n = 0; n < kBlocks; ++n) {
-        scores[n][2 * i] = exp2f(scores[n][2 * i] * to_log2 - base);
-        scores[n][2 * i + 1] = exp2f(scores[n][2 * i + 1] * to_log2 - base);
+        scores[n][2 * i] = power_of_2(scores[n][2 * i] * to_log2 - base);
+        scores[n][2 * i + 1] = power_of_2(scores[n][2 * i + 1] * to_log2 - base);
         tile_sum += scores[n][2 * i] + scores[n][2 * i + 1];
       }
       sum_[i] = sum_[i] * shrink[i] + tile_sum;

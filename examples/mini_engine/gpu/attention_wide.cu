@@ -3,6 +3,7 @@
 // rows each. The scores of a tile are computed while the values of the tile before are summed, so that the tensor cores
 // work on while the softmax does.
 #include "attention_tiles.cuh"
+#include "launch.cuh"
 #include "warpgroup.cuh"
 
 namespace mini_engine::gpu {
@@ -16,6 +17,7 @@ constexpr int kConsumers = kWideTile.rows / 64;
 constexpr int kThreads = (1 + kConsumers) * wg::kThreads;
 constexpr int kTileKeys = kWideTile.keys;
 constexpr int kKeyBlocks = kTileKeys / 8;
+// Of the 168 that each thread of a block of this size starts with, one warpgroup gives what the others take.
 constexpr int kProducerRegisters = 40;
 constexpr int kConsumerRegisters = 232;
 
@@ -61,8 +63,7 @@ __device__ void gather(const AttentionParams& params, const Work& work, Shared<k
   Turn turn;
   for (std::int32_t tile = work.begin; tile < work.end; ++tile, turn.advance()) {
     const std::int32_t own_key = tile * kTileKeys + first_row + chunk % kRows * kRowsAtOnce;
-    const std::int64_t own_offset =
-        own_key < work.num_keys ? key_offset(params, work.sequence, own_key) : std::int64_t{-1};
+    const std::int64_t own_offset = own_key < work.num_keys ? key_offset(params, work, own_key) : std::int64_t{-1};
     const auto copy_rows = [&](__nv_bfloat16* target, std::int64_t base) {
 #pragma unroll
       for (int i = 0; i < kRows; ++i) {
@@ -221,6 +222,8 @@ __global__ __launch_bounds__(kThreads, 1) void attend_wide(const __grid_constant
   const auto tile = static_cast<std::int32_t>(gridDim.x - 1 - blockIdx.x);
   const auto split = static_cast<std::int32_t>(blockIdx.z);
   const Work work(params, tile, static_cast<std::int32_t>(blockIdx.y), split, kTileKeys);
+  let_next_kernel_start();
+  wait_for_kernels_before();
   const int warpgroup_index = static_cast<int>(threadIdx.x) / wg::kThreads;
   if (warpgroup_index == 0) {
     wg::give_registers<kProducerRegisters>();
@@ -232,23 +235,19 @@ __global__ __launch_bounds__(kThreads, 1) void attend_wide(const __grid_constant
 }
 
 template <int kHeadDim>
-cudaError_t launch(const AttentionParams& params, cudaStream_t stream) {
+void launch_with(const AttentionParams& params, cudaStream_t stream) {
   constexpr int kSharedBytes = static_cast<int>(sizeof(Shared<kHeadDim>));
-  if (const cudaError_t error =
-          cudaFuncSetAttribute(attend_wide<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes);
-      error != cudaSuccess) {
-    return error;
-  }
+  check(cudaFuncSetAttribute(attend_wide<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
+        "attention");
   const dim3 grid(static_cast<unsigned>(params.num_tiles), static_cast<unsigned>(params.sizes.num_kv_heads),
                   static_cast<unsigned>(params.num_splits));
-  attend_wide<kHeadDim><<<grid, kThreads, kSharedBytes, stream>>>(params);
-  return cudaGetLastError();
+  launch("attention", attend_wide<kHeadDim>, grid, kThreads, kSharedBytes, stream, params);
 }
 
 }  // namespace
 
-cudaError_t launch_attention_wide(const AttentionParams& params, cudaStream_t stream) {
-  return params.sizes.head_dim == 128 ? launch<128>(params, stream) : launch<64>(params, stream);
+void launch_attention_wide(const AttentionParams& params, cudaStream_t stream) {
+  params.sizes.head_dim == 128 ? launch_with<128>(params, stream) : launch_with<64>(params, stream);
 }
 
 }  // namespace mini_engine::gpu

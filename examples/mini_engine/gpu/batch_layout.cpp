@@ -22,12 +22,11 @@ std::size_t BatchLayout::append(std::span<const T> values) {
 void BatchLayout::assign(std::span<const SequencePass> passes, cudaStream_t stream) {
   std::vector<TokenId> tokens;
   std::vector<std::int64_t> slots;
-  std::vector<std::int32_t> positions;
   std::vector<std::int32_t> logit_rows;
   std::vector<std::int32_t> pages;
   std::vector<std::int32_t> documents;
   host_sequences_.clear();
-  last_positions_.clear();
+  host_positions_.clear();
   for (const SequencePass& one : passes) {
     const Pass& pass = one.pass;
     if (pass.rows.empty()) continue;
@@ -37,9 +36,8 @@ void BatchLayout::assign(std::span<const SequencePass> passes, cudaStream_t stre
          .num_rows = static_cast<std::int32_t>(pass.rows.size()),
          .first_page = static_cast<std::int32_t>(pages.size()),
          .first_document = pass.documents.empty() ? -1 : static_cast<std::int32_t>(documents.size())});
-    last_positions_.push_back(pass.rows.back());
     tokens.insert(tokens.end(), pass.tokens.begin(), pass.tokens.end());
-    positions.insert(positions.end(), pass.rows.begin(), pass.rows.end());
+    host_positions_.insert(host_positions_.end(), pass.rows.begin(), pass.rows.end());
     for (const std::int32_t row : pass.rows) slots.push_back(one.sequence->slots()[static_cast<std::size_t>(row)]);
     for (const std::int32_t index : pass.logit_rows) logit_rows.push_back(first_row + index);
     pages.insert(pages.end(), one.sequence->pages().begin(), one.sequence->pages().end());
@@ -50,9 +48,8 @@ void BatchLayout::assign(std::span<const SequencePass> passes, cudaStream_t stre
   host_.clear();
   tokens_ = append(std::span<const TokenId>(tokens));
   slots_ = append(std::span<const std::int64_t>(slots));
-  positions_ = append(std::span<const std::int32_t>(positions));
+  positions_ = append(std::span<const std::int32_t>(host_positions_));
   logit_rows_ = append(std::span<const std::int32_t>(logit_rows));
-  sequences_ = append(std::span<const AttentionSequence>(host_sequences_));
   // Last, since they grow while the rest stays where it is.
   pages_ = append(std::span<const std::int32_t>(pages));
   has_documents_ = !documents.empty();
@@ -64,8 +61,7 @@ void BatchLayout::assign(std::span<const SequencePass> passes, cudaStream_t stre
 AttentionBatch BatchLayout::attention() const {
   return {.positions = positions(),
           .pages = at<std::int32_t>(pages_),
-          .documents = has_documents_ ? at<std::int32_t>(documents_) : nullptr,
-          .sequences = at<AttentionSequence>(sequences_)};
+          .documents = has_documents_ ? at<std::int32_t>(documents_) : nullptr};
 }
 
 }  // namespace mini_engine::gpu

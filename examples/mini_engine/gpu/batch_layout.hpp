@@ -28,7 +28,7 @@ class BatchLayout {
   [[nodiscard]] bool has_documents() const { return has_documents_; }
   /// On the host.
   [[nodiscard]] std::span<const AttentionSequence> sequences() const { return host_sequences_; }
-  [[nodiscard]] std::span<const std::int32_t> last_positions() const { return last_positions_; }
+  [[nodiscard]] std::span<const std::int32_t> host_positions() const { return host_positions_; }
 
  private:
   template <class T>
@@ -42,10 +42,10 @@ class BatchLayout {
   std::int64_t num_logit_rows_ = 0;
   bool has_documents_ = false;
   std::vector<AttentionSequence> host_sequences_;
-  std::vector<std::int32_t> last_positions_;
+  std::vector<std::int32_t> host_positions_;
   std::vector<std::byte> host_;
   DeviceBuffer memory_;
-  std::size_t tokens_ = 0, slots_ = 0, positions_ = 0, logit_rows_ = 0, pages_ = 0, documents_ = 0, sequences_ = 0;
+  std::size_t tokens_ = 0, slots_ = 0, positions_ = 0, logit_rows_ = 0, pages_ = 0, documents_ = 0;
 };
 
 }  // namespace mini_engine::gpu

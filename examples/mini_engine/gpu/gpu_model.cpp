@@ -209,8 +209,7 @@ PassGraphs::Key GpuModel::Impl::graph_key(const PagedCache& cache) const {
   const AttentionBatch arrays = batch.attention();
   for (const void* p : {static_cast<const void*>(batch.tokens()), static_cast<const void*>(batch.slots()),
                         static_cast<const void*>(batch.positions()), static_cast<const void*>(batch.logit_rows()),
-                        static_cast<const void*>(arrays.pages), static_cast<const void*>(arrays.sequences),
-                        static_cast<const void*>(cache.data())}) {
+                        static_cast<const void*>(arrays.pages), static_cast<const void*>(cache.data())}) {
     add(p);
   }
   for (const DeviceBuffer* buffer : {&hidden, &normed, &projected, &attended, &gate_up, &activated, &chosen, &logits}) {
@@ -233,7 +232,7 @@ std::vector<std::vector<float>> GpuModel::Impl::forward(std::span<const Sequence
   batch.assign(passes, stream.get());
   if (batch.num_rows() == 0) return out;
   grow(batch.num_rows(), batch.num_logit_rows());
-  attention.plan(batch.sequences(), batch.last_positions(), stream.get());
+  attention.plan(batch.sequences(), batch.host_positions(), stream.get());
   const auto queue = [&] {
     with_type(precision, [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(passes); });
   };

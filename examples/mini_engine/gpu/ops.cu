@@ -2,7 +2,7 @@
 
 #include <cuda_bf16.h>
 
-#include "device.hpp"
+#include "launch.cuh"
 
 namespace mini_engine::gpu {
 namespace {
@@ -52,6 +52,8 @@ __device__ float block_sum(float value) {
 
 template <class T>
 __global__ void copy_rows(const T* from, const std::uint32_t* chosen, std::int64_t size, T* out) {
+  let_next_kernel_start();
+  wait_for_kernels_before();
   const T* const row = from + chosen[blockIdx.x] * size;
   T* const target = out + blockIdx.x * size;
   for (std::int64_t i = threadIdx.x * Vector<T>::kSize; i < size; i += kThreads * Vector<T>::kSize) {
@@ -59,25 +61,41 @@ __global__ void copy_rows(const T* from, const std::uint32_t* chosen, std::int64
   }
 }
 
+/// A block a row. What a thread has read first stays in registers; longer rows are read again.
 template <class T>
 __global__ __launch_bounds__(kThreads) void rmsnorm_kernel(const T* x, const std::int32_t* chosen, std::int64_t size,
                                                            const float* weight, float eps, T* out) {
+  constexpr int kStep = kThreads * Vector<T>::kSize;
+  constexpr int kKept = 2;
+  let_next_kernel_start();
+  wait_for_kernels_before();
   const T* const row = x + (chosen == nullptr ? std::int64_t{blockIdx.x} : chosen[blockIdx.x]) * size;
   T* const target = out + blockIdx.x * size;
-  constexpr int kStep = kThreads * Vector<T>::kSize;
+  const std::int64_t first = threadIdx.x * Vector<T>::kSize;
+  Vector<T> kept[kKept];
   float sum = 0;
-  for (std::int64_t i = threadIdx.x * Vector<T>::kSize; i < size; i += kStep) {
-    const Vector<T> vector = Vector<T>::read(row + i);
+  const auto add_squares = [&](const Vector<T>& vector) {
 #pragma unroll
     for (float value : vector.values) sum += value * value;
+  };
+#pragma unroll
+  for (int i = 0; i < kKept; ++i) {
+    if (first + i * kStep >= size) continue;
+    kept[i] = Vector<T>::read(row + first + i * kStep);
+    add_squares(kept[i]);
   }
+  for (std::int64_t i = first + kKept * kStep; i < size; i += kStep) add_squares(Vector<T>::read(row + i));
   const float factor = rsqrtf(block_sum(sum) / static_cast<float>(size) + eps);
-  for (std::int64_t i = threadIdx.x * Vector<T>::kSize; i < size; i += kStep) {  // again out of the caches
-    Vector<T> vector = Vector<T>::read(row + i);
+  const auto write = [&](Vector<T> vector, std::int64_t i) {
 #pragma unroll
     for (int j = 0; j < Vector<T>::kSize; ++j) vector.values[j] *= factor * weight[i + j];
     vector.write(target + i);
+  };
+#pragma unroll
+  for (int i = 0; i < kKept; ++i) {
+    if (first + i * kStep < size) write(kept[i], first + i * kStep);
   }
+  for (std::int64_t i = first + kKept * kStep; i < size; i += kStep) write(Vector<T>::read(row + i), i);
 }
 
 /// Four elements of T.
@@ -116,6 +134,8 @@ __global__ __launch_bounds__(kThreads) void rotate_and_store_kernel(T* projected
                                                                     const std::int64_t* slots, std::int64_t num_rows,
                                                                     const float* cos, const float* sin,
                                                                     CacheLayer cache) {
+  let_next_kernel_start();
+  wait_for_kernels_before();
   const auto half = static_cast<std::uint32_t>(sizes.head_dim) / 2;
   const std::uint32_t head_fours = half / 4;
   const auto num_queries = static_cast<std::uint32_t>(sizes.num_heads);
@@ -156,6 +176,8 @@ __global__ __launch_bounds__(kThreads) void rotate_and_store_kernel(T* projected
 template <class T>
 __global__ __launch_bounds__(kThreads) void silu_multiply_kernel(const T* gate_up, std::int64_t num_vectors,
                                                                  std::int64_t row_vectors, T* out) {
+  let_next_kernel_start();
+  wait_for_kernels_before();
   const std::int64_t i = std::int64_t{blockIdx.x} * kThreads + threadIdx.x;
   if (i >= num_vectors) return;
   constexpr int kSize = Vector<T>::kSize;
@@ -174,24 +196,22 @@ unsigned blocks_of(std::int64_t count) { return static_cast<unsigned>(count); }
 template <class T>
 void embed(const T* table, const TokenId* tokens, std::int64_t num_rows, std::int64_t size, T* out,
            cudaStream_t stream) {
-  copy_rows<<<blocks_of(num_rows), kThreads, 0, stream>>>(table, tokens, size, out);
-  check(cudaGetLastError(), "embed");
+  launch("embed", copy_rows<T>, blocks_of(num_rows), kThreads, 0, stream, table, tokens, size, out);
 }
 
 template <class T>
 void gather_rows(const T* x, const std::int32_t* chosen, std::int64_t num_rows, std::int64_t size, T* out,
                  cudaStream_t stream) {
   if (num_rows == 0) return;
-  copy_rows<<<blocks_of(num_rows), kThreads, 0, stream>>>(x, reinterpret_cast<const std::uint32_t*>(chosen), size, out);
-  check(cudaGetLastError(), "gather_rows");
+  launch("gather_rows", copy_rows<T>, blocks_of(num_rows), kThreads, 0, stream, x,
+         reinterpret_cast<const std::uint32_t*>(chosen), size, out);
 }
 
 template <class T>
 void rmsnorm(const T* x, const std::int32_t* chosen, std::int64_t num_rows, std::int64_t size, const float* weight,
              float eps, T* out, cudaStream_t stream) {
   if (num_rows == 0) return;
-  rmsnorm_kernel<<<blocks_of(num_rows), kThreads, 0, stream>>>(x, chosen, size, weight, eps, out);
-  check(cudaGetLastError(), "rmsnorm");
+  launch("rmsnorm", rmsnorm_kernel<T>, blocks_of(num_rows), kThreads, 0, stream, x, chosen, size, weight, eps, out);
 }
 
 template <class T>
@@ -200,9 +220,8 @@ void rotate_and_store(T* projected, const HeadSizes& sizes, const std::int32_t* 
                       cudaStream_t stream) {
   // A row is Q + H heads of D / 8 threads and H heads of values of D / 4.
   const std::int64_t row_threads = (sizes.num_heads + 3 * std::int64_t{sizes.num_kv_heads}) * (sizes.head_dim / 8);
-  rotate_and_store_kernel<<<blocks_of((num_rows * row_threads + kThreads - 1) / kThreads), kThreads, 0, stream>>>(
-      projected, sizes, positions, slots, num_rows, cos, sin, cache);
-  check(cudaGetLastError(), "rotate_and_store");
+  launch("rotate_and_store", rotate_and_store_kernel<T>, blocks_of((num_rows * row_threads + kThreads - 1) / kThreads),
+         kThreads, 0, stream, projected, sizes, positions, slots, num_rows, cos, sin, cache);
 }
 
 template <class T>
@@ -210,9 +229,8 @@ void silu_multiply(const T* gate_up, std::int64_t num_rows, std::int64_t size, T
   if (num_rows == 0) return;
   const std::int64_t row_vectors = size / Vector<T>::kSize;
   const std::int64_t num_vectors = num_rows * row_vectors;
-  silu_multiply_kernel<<<blocks_of((num_vectors + kThreads - 1) / kThreads), kThreads, 0, stream>>>(
-      gate_up, num_vectors, row_vectors, out);
-  check(cudaGetLastError(), "silu_multiply");
+  launch("silu_multiply", silu_multiply_kernel<T>, blocks_of((num_vectors + kThreads - 1) / kThreads), kThreads, 0,
+         stream, gate_up, num_vectors, row_vectors, out);
 }
 
 #define MINI_ENGINE_OPS_OF(T)                                                                                     \
