@@ -25,15 +25,16 @@ int positive(const char* field, int value) {
 }  // namespace
 
 PagedCache::PagedCache(const ModelConfig& config, Precision precision, int num_pages, int page_size)
-    : PagedCache(config, precision, num_pages, page_size, [](std::size_t size_bytes) {
+    : PagedCache(config, precision, num_pages, page_size, CacheMemory::kHost, [](std::size_t size_bytes) {
         // Zeroed, so that a slot nobody has written holds numbers.
         return std::shared_ptr<std::byte>(new (std::nothrow) std::byte[size_bytes](),
                                           std::default_delete<std::byte[]>());
       }) {}
 
 PagedCache::PagedCache(const ModelConfig& config, Precision precision, int num_pages, int page_size,
-                       const CacheAllocator& allocate)
+                       CacheMemory memory, const CacheAllocator& allocate)
     : precision_(precision),
+      memory_(memory),
       num_pages_(positive("number of pages", num_pages)),
       page_size_(positive("page size", page_size)) {
   strides_.head = positive("head size", config.head_dim);

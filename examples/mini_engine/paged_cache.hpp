@@ -16,17 +16,21 @@ namespace mini_engine {
 /// Gives memory for a cache, or null; its deleter takes the memory back.
 using CacheAllocator = std::function<std::shared_ptr<std::byte>(std::size_t size_bytes)>;
 
+/// Where a cache lies: who may read and write it.
+enum class CacheMemory : std::uint8_t { kHost, kDevice };
+
 /// K and V of all layers in one allocation; one page of one layer is [2 (K, V)][S][H][D], and layers lie apart by
 /// `layer_stride` elements. Not thread-safe; one engine owns it.
 class PagedCache {
  public:
   /// In host memory, zeroed. Throws Error when the size overflows or cannot be allocated.
   PagedCache(const ModelConfig& config, Precision precision, int num_pages, int page_size);
-  /// In whatever memory `allocate` gives.
-  PagedCache(const ModelConfig& config, Precision precision, int num_pages, int page_size,
+  /// In what `allocate` gives, which is of `memory`.
+  PagedCache(const ModelConfig& config, Precision precision, int num_pages, int page_size, CacheMemory memory,
              const CacheAllocator& allocate);
 
   [[nodiscard]] Precision precision() const { return precision_; }
+  [[nodiscard]] CacheMemory memory() const { return memory_; }
   [[nodiscard]] int page_size() const { return page_size_; }
   [[nodiscard]] int num_pages() const { return num_pages_; }
   [[nodiscard]] int num_free_pages() const { return static_cast<int>(free_pages_.size()); }
@@ -49,6 +53,7 @@ class PagedCache {
 
  private:
   Precision precision_;
+  CacheMemory memory_;
   int num_pages_;
   int page_size_;
   Strides strides_{};

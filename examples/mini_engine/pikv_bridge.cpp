@@ -1,26 +1,15 @@
 #include "mini_engine/pikv_bridge.hpp"
 
+#include <algorithm>
+#include <optional>
 #include <random>
 #include <utility>
 
 #include "mini_engine/error.hpp"
+#include "mini_engine/pikv_errors.hpp"
 
 namespace mini_engine {
 namespace {
-
-void check(const pikv::Status& status) {
-  if (!status.ok()) throw Error("pikv: " + status.to_string());
-}
-
-template <class T>
-T take(pikv::Result<T> result) {
-  check(result.status());
-  return std::move(*result);
-}
-
-pikv::DType dtype_of(Precision precision) {
-  return precision == Precision::kFloat32 ? pikv::DType::kFloat32 : pikv::DType::kBFloat16;
-}
 
 std::vector<std::byte> random_secret() {
   std::random_device device;
@@ -29,150 +18,217 @@ std::vector<std::byte> random_secret() {
   return secret;
 }
 
-/// Where each row of a prompt stands among the rows of the pass that computes it; kSkipSlot for the others.
-std::vector<pikv::Slot> pass_slots(const pikv::CompositionPlan& plan) {
+/// Blocks of exact prefix among the rows that the plan computes; their source slots are yet to be said.
+std::vector<pikv::CaptureItem> prefix_items(const pikv::ChunkKeyer& keyer, const pikv::CompositionPlan& plan,
+                                            std::int32_t block_tokens) {
   std::vector<pikv::Slot> slots(static_cast<std::size_t>(plan.num_rows()), pikv::kSkipSlot);
-  pikv::Slot index = 0;
-  for (const std::int32_t row : plan.rows_to_compute()) slots[static_cast<std::size_t>(row)] = index++;
-  return slots;
+  for (const std::int32_t row : plan.rows_to_compute()) slots[static_cast<std::size_t>(row)] = row;
+  return pikv::exact_prefix_items(keyer, plan, block_tokens, pikv::SlotMap::per_token(slots.data(), plan.num_rows()));
 }
 
-/// Puts cached rows into the pages before each layer reads them, and takes semantic keys and values for the store as
-/// the projections make them.
-class ServingObserver final : public PassObserver {
- public:
-  ServingObserver(const pikv::Composition& composition, pikv::Capture& capture, const Sequence& sequence,
-                  const ModelConfig& config)
-      : composition_(composition), capture_(capture), sequence_(sequence), config_(config) {}
-
-  void before_layer(int layer) override {
-    check(composition_.place_layer_async(layer, cache_view(sequence_.cache()), row_slots(sequence_),
-                                         pikv::StreamRef::legacy_default()));
+/// The first rows of each approximate chunk: they miss most of what stood before (attention sinks).
+std::vector<std::int32_t> first_rows_of_chunks(const pikv::CompositionPlan& plan, std::int32_t num_rows) {
+  std::vector<std::int32_t> rows;
+  for (const pikv::PlanPiece& piece : plan.pieces()) {
+    if (!piece.cached() || piece.provenance != pikv::Provenance::kApproximate) continue;
+    const std::int64_t end = std::min(piece.row_end, piece.row_begin + num_rows);
+    for (std::int64_t row = piece.row_begin; row < end; ++row) rows.push_back(static_cast<std::int32_t>(row));
   }
-
-  void on_projected(int layer, const ProjectedRows& rows) override {
-    if (capture_.nothing_to_take()) return;
-    const pikv::AxisStrides strides{
-        .layer = 0, .page = rows.row_stride, .token = rows.row_stride, .head = config_.head_dim, .dim = 1};
-    const pikv::ConstKvView projected{
-        .layout = {.dtype = dtype_of(rows.precision), .page_size = 1, .k = strides, .v = strides},
-        .k_base = static_cast<const std::byte*>(rows.keys),
-        .v_base = static_cast<const std::byte*>(rows.values),
-        .num_slots = rows.num_rows};
-    check(capture_.take_layer_async(layer, projected, pikv::StreamRef::legacy_default()));
-  }
-
- private:
-  const pikv::Composition& composition_;
-  pikv::Capture& capture_;
-  const Sequence& sequence_;
-  const ModelConfig& config_;
-};
+  return rows;
+}
 
 }  // namespace
-
-pikv::KvGeometry kv_geometry(const ModelConfig& config, pikv::DType store_dtype) {
-  return pikv::KvGeometry{.num_layers = config.num_layers,
-                          .num_kv_heads = config.num_kv_heads,
-                          .head_dim = config.head_dim,
-                          .rotary_dim = config.head_dim,
-                          .dtype = store_dtype};
-}
-
-pikv::RopeConfig rope_config(const ModelConfig& config) {
-  pikv::RopeConfig rope(config.rope.theta, pikv::Pairing::kHalfSplit, pikv::AngleRule::kFp32Product);
-  switch (config.rope.scaling) {
-    case RopeScaling::kNone:
-      break;
-    case RopeScaling::kLinear:
-      rope.scaling = pikv::LinearScaling{.factor = config.rope.factor};
-      break;
-    case RopeScaling::kLlama3:
-      rope.scaling = pikv::Llama3Scaling{.factor = config.rope.factor,
-                                         .low_freq_factor = config.rope.low_freq_factor,
-                                         .high_freq_factor = config.rope.high_freq_factor,
-                                         .original_max_positions = config.rope.original_max_positions};
-      break;
-  }
-  return rope;
-}
-
-pikv::RopeTable rope_table(const Model& model) {
-  return take(pikv::RopeTable::adopt(model.rotary().cos, model.rotary().sin, model.config().head_dim,
-                                     pikv::Pairing::kHalfSplit));
-}
-
-pikv::KvView cache_view(PagedCache& cache) {
-  const PagedCache::Strides& s = cache.strides();
-  const pikv::AxisStrides strides{.layer = s.layer, .page = s.page, .token = s.token, .head = s.head, .dim = 1};
-  const pikv::DType dtype = dtype_of(cache.precision());
-  return pikv::KvView{.layout = {.dtype = dtype, .page_size = cache.page_size(), .k = strides, .v = strides},
-                      .k_base = cache.data(),
-                      .v_base = cache.data() + s.value_offset * pikv::dtype_bytes(dtype),
-                      .num_slots = cache.num_slots()};
-}
-
-pikv::SlotMap row_slots(const Sequence& sequence) {
-  return pikv::SlotMap::per_token(sequence.slots().data(), sequence.size());
-}
 
 struct ChunkServer::Impl {
   Model& model;
   PagedCache& cache;
-  std::unique_ptr<pikv::Backend> backend;
+  std::unique_ptr<pikv::Backend> own_backend;
+  pikv::Backend& backend;
+  pikv::StreamRef stream;
+  pikv::MemorySpace space;
   std::unique_ptr<pikv::Store> store;
   pikv::ChunkKeyer keyer;
   pikv::RopeTable table;
   std::int32_t prefix_block_tokens;
+  std::optional<pikv::LayerPipeline> pipeline;
+  std::int64_t pipeline_slot_bytes = 0;
+  std::uint64_t num_pipelined = 0;
+
+  Impl(Model& of, PagedCache& scratch, const std::array<std::byte, 32>& fingerprint, const ChunkServerOptions& options,
+       const pikv::KvGeometry& geometry, std::span<const std::byte> secret)
+      : model(of),
+        cache(scratch),
+        own_backend(options.device.backend == nullptr ? pikv::make_cpu_backend({.num_threads = options.num_threads})
+                                                      : nullptr),
+        backend(own_backend ? *own_backend : *options.device.backend),
+        stream(options.device.stream),
+        space(backend.caps().space),
+        store(take(pikv::Store::create({.geometry = geometry,
+                                        .capacity_bytes = options.capacity_bytes,
+                                        .memory = options.device.chunk_memory == nullptr ? &backend.memory_resource()
+                                                                                         : options.device.chunk_memory,
+                                        .encoding = options.encoding}))),
+        keyer(take(pikv::ChunkKeyer::create({.model = {fingerprint},
+                                             .geometry = geometry,
+                                             .rope = rope_config(model.config()),
+                                             .name_space = options.name_space,
+                                             .secret = secret}))),
+        table(take(pikv::copy_table(rope_table(model), backend, backend.memory_resource()))),
+        prefix_block_tokens(options.prefix_block_tokens) {}
 
   [[nodiscard]] pikv::Composer composer(const ReuseOptions& reuse) {
-    return take(pikv::Composer::create(*store, *backend, keyer, table,
+    return take(pikv::Composer::create(*store, backend, keyer, table,
                                        {.use_exact_prefix = reuse.use_exact_prefix,
                                         .use_chunks = reuse.use_chunks,
                                         .prefix_block_tokens = prefix_block_tokens}));
   }
 
-  /// Runs the rows that the composition leaves, with `items` captured on the way; logits of the last row.
-  std::vector<float> run(const pikv::Composition& composition, std::span<const pikv::CaptureItem> items,
-                         Sequence& sequence, std::vector<pikv::CapturedChunk>* captured) {
-    const pikv::CompositionPlan& plan = composition.plan();
-    sequence.grow(static_cast<int>(plan.num_rows()));
+  [[nodiscard]] pikv::Composition compose(const pikv::Prompt& prompt, const ReuseOptions& reuse) {
+    const pikv::Composer with = composer(reuse);
+    pikv::PlannedPrompt planned = take(with.plan(prompt));
+    if (reuse.repaired_rows_per_chunk > 0) {
+      planned.plan =
+          take(planned.plan.with_repaired_rows(first_rows_of_chunks(planned.plan, reuse.repaired_rows_per_chunk)));
+    }
+    return take(with.load(std::move(planned)));
+  }
+
+  /// Brings up chunks that lie in host memory. Null when the composition has none.
+  [[nodiscard]] pikv::LayerPipeline* pipeline_for(const pikv::Composition& composition) {
+    const std::int64_t needed = pikv::LayerPipeline::required_slot_bytes(composition);
+    if (needed == 0) return nullptr;
+    if (needed > pipeline_slot_bytes) {
+      constexpr std::int64_t kLayersAtOnce = 4;
+      pipeline.reset();
+      pipeline = take(pikv::LayerPipeline::create(backend, store->geometry(), {.slot_bytes = needed * kLayersAtOnce}));
+      pipeline_slot_bytes = needed;
+    }
+    return &*pipeline;
+  }
+
+  /// Runs the rows that the placement leaves; logits of the last row.
+  [[nodiscard]] std::vector<float> run(Placement& placement, Sequence& sequence) {
+    const pikv::CompositionPlan& plan = placement.plan();
     std::vector<TokenId> tokens;
     tokens.reserve(plan.rows_to_compute().size());
-    for (const std::int32_t row : plan.rows_to_compute())
+    for (const std::int32_t row : plan.rows_to_compute()) {
       tokens.push_back(plan.tokens()[static_cast<std::size_t>(row)]);
-
-    pikv::Capture capture = take(pikv::Capture::begin(*store, *backend, items));
-    ServingObserver observer(composition, capture, sequence, model.config());
+    }
     const auto last = static_cast<std::int32_t>(tokens.size() - 1);
     std::vector<float> logits = model.forward(Pass{.tokens = tokens,
                                                    .rows = plan.rows_to_compute(),
                                                    .logit_rows = {&last, 1},
                                                    .documents = {},
-                                                   .observer = &observer},
+                                                   .observer = placement.observer()},
                                               sequence);
-    std::vector<pikv::CapturedChunk> stored = take(capture.commit());
-    if (captured != nullptr) *captured = std::move(stored);
+    placement.finish();
     return logits;
   }
+};
+
+/// Takes rows out of passes and into the store, and lets passes wait for rows that are still on their way.
+class ChunkServer::Placing final : public Placement, private PassObserver {
+ public:
+  /// What the store has of the rows is placed; `items` say what to take, by rows of the prompt.
+  Placing(Impl& server, pikv::Composition composition, Sequence& sequence, std::vector<pikv::CaptureItem> items)
+      : server_(server),
+        composition_(std::move(composition)),
+        items_(std::move(items)),
+        target_(cache_view(sequence.cache())) {
+    const bool has_cached_rows = plan().stats().reused_tokens() + plan().stats().repaired_tokens > 0;
+    if (!has_cached_rows) return;
+    pikv::SlotMap rows = row_slots(sequence);
+    if (server.space != pikv::MemorySpace::kHost) {
+      slots_ = take(pikv::Buffer::allocate(sequence.slots().size() * sizeof(Slot), server.backend.memory_resource(),
+                                           server.stream));
+      check(server.backend.copy_async(slots_.data(), sequence.slots().data(), slots_.size_bytes(), server.stream));
+      rows = pikv::SlotMap::per_token(reinterpret_cast<const pikv::Slot*>(slots_.data()), sequence.size());
+    }
+    is_pending_ = server.backend.caps().asynchronous;
+    pipeline_ = server.pipeline_for(composition_);
+    if (pipeline_ == nullptr) {
+      check(composition_.place_async(target_, rows, server.stream));
+    } else {
+      check(pipeline_->start(composition_, target_, rows, server.stream));
+      pipelined_as_ = ++server.num_pipelined;
+    }
+  }
+  ~Placing() override {
+    if (is_pending_) (void)server_.backend.synchronize(server_.stream);
+  }
+
+  [[nodiscard]] const pikv::CompositionPlan& plan() const override { return composition_.plan(); }
+  [[nodiscard]] PassObserver* observer() override { return pipeline_ == nullptr && items_.empty() ? nullptr : this; }
+  void finish() override {
+    is_pending_ = false;
+    store_taken();
+  }
+  /// Of the last item, once finish() has run.
+  [[nodiscard]] pikv::InsertOutcome last_outcome() const { return last_outcome_; }
+
+ private:
+  void before_layer(int layer) override {
+    if (layer == 0) {
+      store_taken();  // by the pass before, which has ended
+      is_pending_ = server_.backend.caps().asynchronous;
+    }
+    if (pipeline_ == nullptr) return;
+    // Where another composition has been started since, its first layer comes after all of this one's.
+    check(pipeline_->wait_layer(pipelined_as_ == server_.num_pipelined ? layer : 0, server_.stream));
+    if (layer + 1 == server_.model.config().num_layers) pipeline_ = nullptr;
+  }
+
+  void on_projected(int layer, const ProjectedRows& rows) override {
+    if (layer == 0) begin_taking(rows.num_rows);
+    if (!capture_) return;
+    check(capture_->take_layer_async(layer, projected_view(rows, server_.model.config().head_dim, server_.space),
+                                     server_.stream));
+  }
+
+  /// Of the items, those whose rows are all among the next `num_rows` rows to compute.
+  void begin_taking(std::int64_t num_rows) {
+    const auto rows = plan().rows_to_compute().subspan(num_rows_done_, static_cast<std::size_t>(num_rows));
+    num_rows_done_ += static_cast<std::size_t>(num_rows);
+    if (items_.empty()) return;
+    std::vector<pikv::CaptureItem> taken;
+    for (pikv::CaptureItem& item : items_) {
+      const auto first = static_cast<std::int32_t>(item.tokens.data() - plan().tokens().data());
+      const auto begin = std::lower_bound(rows.begin(), rows.end(), first);
+      const auto count = static_cast<std::ptrdiff_t>(item.tokens.size());
+      if (rows.end() - begin < count || *begin != first || begin[count - 1] != first + count - 1) continue;
+      item.source_slots = pikv::SlotMap::consecutive(begin - rows.begin(), count);
+      taken.push_back(item);
+    }
+    if (taken.empty()) return;
+    capture_ = take(pikv::Capture::begin(*server_.store, server_.backend, taken, server_.stream));
+    if (capture_->nothing_to_take()) store_taken();
+  }
+
+  void store_taken() {
+    if (!capture_) return;
+    const std::vector<pikv::CapturedChunk> stored = take(capture_->commit());
+    last_outcome_ = stored.back().outcome;
+    capture_.reset();
+  }
+
+  Impl& server_;
+  pikv::Composition composition_;
+  std::vector<pikv::CaptureItem> items_;
+  pikv::KvView target_;
+  bool is_pending_ = false;  // something may be queued that reads what this object holds
+  pikv::Buffer slots_;
+  pikv::LayerPipeline* pipeline_ = nullptr;  // null once all layers have been waited for
+  std::uint64_t pipelined_as_ = 0;
+  std::size_t num_rows_done_ = 0;
+  std::optional<pikv::Capture> capture_;
+  pikv::InsertOutcome last_outcome_ = pikv::InsertOutcome::kNoRoom;
 };
 
 ChunkServer::ChunkServer(Model& model, PagedCache& cache, const std::array<std::byte, 32>& model_fingerprint,
                          const ChunkServerOptions& options) {
   const pikv::KvGeometry geometry = kv_geometry(model.config(), options.store_dtype);
   const std::vector<std::byte> secret = options.secret.empty() ? random_secret() : options.secret;
-  impl_.reset(
-      new Impl{.model = model,
-               .cache = cache,
-               .backend = pikv::make_cpu_backend({.num_threads = options.num_threads}),
-               .store = take(pikv::Store::create({.geometry = geometry, .capacity_bytes = options.capacity_bytes})),
-               .keyer = take(pikv::ChunkKeyer::create({.model = {model_fingerprint},
-                                                       .geometry = geometry,
-                                                       .rope = rope_config(model.config()),
-                                                       .name_space = options.name_space,
-                                                       .secret = secret})),
-               .table = rope_table(model),
-               .prefix_block_tokens = options.prefix_block_tokens});
+  impl_ = std::make_unique<Impl>(model, cache, model_fingerprint, options, geometry, secret);
 }
 
 ChunkServer::~ChunkServer() = default;
@@ -186,52 +242,59 @@ pikv::ChunkKey ChunkServer::chunk_key(std::span<const TokenId> tokens, std::span
   return impl_->keyer.key(recipe(prefix), tokens);
 }
 
-bool ChunkServer::encode_chunk(std::span<const TokenId> tokens, std::span<const TokenId> prefix) {
+pikv::InsertOutcome ChunkServer::try_encode_chunk(std::span<const TokenId> tokens, std::span<const TokenId> prefix) {
   const pikv::ChunkKey key = chunk_key(tokens, prefix);
-  if (impl_->store->contains(key)) return false;
+  if (impl_->store->contains(key)) return pikv::InsertOutcome::kAlreadyPresent;
 
   pikv::Prompt prompt;
   prompt.add_fresh(prefix);
   prompt.add_fresh(tokens);
-  const pikv::Composition composition = take(impl_->composer({.use_chunks = false}).compose(prompt));
-  const std::vector<pikv::Slot> slots = pass_slots(composition.plan());
-  const auto rows = pikv::SlotMap::per_token(slots.data(), composition.plan().num_rows());
+  pikv::Composition composition = impl_->compose(prompt, {.use_chunks = false});
+  const std::span<const TokenId> all = composition.plan().tokens();
 
   // The prefix itself enters the store as exact prefix, so that the next chunk behind it starts where it ends.
-  std::vector<pikv::CaptureItem> items;
-  for (pikv::CaptureItem& item :
-       pikv::exact_prefix_items(impl_->keyer, composition.plan(), impl_->prefix_block_tokens, rows)) {
-    if (item.tokens.data() + item.tokens.size() <= composition.plan().tokens().data() + prefix.size()) {
-      items.push_back(std::move(item));
-    }
-  }
-  items.push_back(pikv::CaptureItem{
-      .key = key,
-      .recipe = recipe(prefix),
-      .tokens = tokens,
-      .source_slots = rows.slice(static_cast<std::int64_t>(prefix.size()), static_cast<std::int64_t>(tokens.size()))});
+  std::vector<pikv::CaptureItem> items = prefix_items(impl_->keyer, composition.plan(), impl_->prefix_block_tokens);
+  std::erase_if(items, [&](const pikv::CaptureItem& item) {
+    return item.tokens.data() + item.tokens.size() > all.data() + prefix.size();
+  });
+  items.push_back({.key = key, .recipe = recipe(prefix), .tokens = all.subspan(prefix.size())});
 
   Sequence sequence(impl_->cache);
-  std::vector<pikv::CapturedChunk> captured;
-  (void)impl_->run(composition, items, sequence, &captured);
-  if (captured.back().outcome == pikv::InsertOutcome::kNoRoom) {
+  sequence.grow(static_cast<int>(all.size()));
+  Placing placing(*impl_, std::move(composition), sequence, std::move(items));
+  (void)impl_->run(placing, sequence);
+  return placing.last_outcome();
+}
+
+bool ChunkServer::encode_chunk(std::span<const TokenId> tokens, std::span<const TokenId> prefix) {
+  const pikv::InsertOutcome outcome = try_encode_chunk(tokens, prefix);
+  if (outcome == pikv::InsertOutcome::kNoRoom) {
     throw Error("pikv: no room in the store for a chunk of " + std::to_string(tokens.size()) + " tokens");
   }
-  return captured.back().outcome == pikv::InsertOutcome::kInserted;
+  return outcome == pikv::InsertOutcome::kInserted;
+}
+
+std::unique_ptr<Placement> ChunkServer::place(const pikv::Prompt& prompt, Sequence& sequence,
+                                              const ReuseOptions& reuse) {
+  if (sequence.size() != prompt.num_rows()) {
+    throw Error("place: the sequence has " + std::to_string(sequence.size()) + " rows, the prompt " +
+                std::to_string(prompt.num_rows()));
+  }
+  pikv::Composition composition = impl_->compose(prompt, reuse);
+  std::vector<pikv::CaptureItem> items;
+  if (reuse.store_exact_prefix) {
+    items = prefix_items(impl_->keyer, composition.plan(), impl_->prefix_block_tokens);
+  }
+  return std::make_unique<Placing>(*impl_, std::move(composition), sequence, std::move(items));
 }
 
 Prefill ChunkServer::prefill(const pikv::Prompt& prompt, Sequence& sequence, const ReuseOptions& reuse) {
   if (sequence.size() != 0)
     throw Error("prefill: the sequence already holds " + std::to_string(sequence.size()) + " rows");
-  const pikv::Composition composition = take(impl_->composer(reuse).compose(prompt));
-  const std::vector<pikv::Slot> slots = pass_slots(composition.plan());
-  std::vector<pikv::CaptureItem> items;
-  if (reuse.store_exact_prefix) {
-    items = pikv::exact_prefix_items(impl_->keyer, composition.plan(), impl_->prefix_block_tokens,
-                                     pikv::SlotMap::per_token(slots.data(), composition.plan().num_rows()));
-  }
-  std::vector<float> logits = impl_->run(composition, items, sequence, nullptr);
-  return Prefill{.logits = std::move(logits), .plan = composition.plan()};
+  sequence.grow(static_cast<int>(prompt.num_rows()));
+  const std::unique_ptr<Placement> placement = place(prompt, sequence, reuse);
+  std::vector<float> logits = impl_->run(*placement, sequence);
+  return Prefill{.logits = std::move(logits), .plan = placement->plan()};
 }
 
 pikv::Store& ChunkServer::store() { return *impl_->store; }

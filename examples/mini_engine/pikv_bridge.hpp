@@ -1,6 +1,6 @@
-// Where the engine meets pikv: the one file pair that knows both, and what an integrator copies.
+// Where the engine meets pikv: with pikv_views.hpp, the only files that know both, and what an integrator copies.
 //
-// It says how the engine's cache lies in memory and which rotation it uses, serves prompts composed from cached chunks,
+// It serves prompts composed from cached chunks,
 // and captures chunks and exact prefixes out of the engine's own passes. The engine itself stays as it is.
 //
 //   ChunkServer server(model, cache, fingerprint, {.capacity_bytes = 1LL << 30});
@@ -19,36 +19,49 @@
 
 #include "mini_engine/model.hpp"
 #include "mini_engine/paged_cache.hpp"
+#include "mini_engine/pikv_views.hpp"
 #include "pikv/pikv.hpp"
 
 namespace mini_engine {
 
-/// What the model keeps for each token, with the store's dtype.
-[[nodiscard]] pikv::KvGeometry kv_geometry(const ModelConfig& config, pikv::DType store_dtype);
-/// The model's rotation in pikv's words. A GGUF file's frequency divisors have no name there; they are weights and thus
-/// part of the model's fingerprint.
-[[nodiscard]] pikv::RopeConfig rope_config(const ModelConfig& config);
-/// The engine's own cos/sin table, so that keys equal the engine's bit for bit.
-[[nodiscard]] pikv::RopeTable rope_table(const Model& model);
-/// The engine's cache, all layers. Valid while the cache lives.
-[[nodiscard]] pikv::KvView cache_view(PagedCache& cache);
-/// Slots of a sequence's rows. Valid until the sequence changes.
-[[nodiscard]] pikv::SlotMap row_slots(const Sequence& sequence);
+/// What moves K and V, and where chunks lie. All must outlive the server and its placements.
+struct ReuseDevice {
+  pikv::Backend* backend = nullptr;              ///< null: a CPU backend, which the server makes itself
+  pikv::MemoryResource* chunk_memory = nullptr;  ///< of stored chunks; null: the backend's own. May be page-locked
+  /// On which the model runs, so that what is queued on it comes before the passes that follow.
+  pikv::StreamRef stream = pikv::StreamRef::legacy_default();
+};
 
 struct ChunkServerOptions {
   std::int64_t capacity_bytes = std::int64_t{1} << 30;  ///< of the store
   pikv::DType store_dtype = pikv::DType::kFloat32;
+  pikv::SlabEncoding encoding{};  ///< of stored chunks
   std::string name_space = "private:mini_engine";
   std::vector<std::byte> secret;  ///< at least 16 bytes; empty: random, keys then last as long as the process
-  std::int32_t num_threads = 0;   ///< of the re-anchoring backend; 0: all cores
+  std::int32_t num_threads = 0;   ///< of the server's own CPU backend; 0: all cores
   std::int32_t prefix_block_tokens = 16;
+  ReuseDevice device{};
 };
 
 /// Which kinds of reuse a request may use.
 struct ReuseOptions {
   bool use_exact_prefix = true;
   bool use_chunks = true;
-  bool store_exact_prefix = true;  ///< keep this prompt's exact rows for later prefixes
+  bool store_exact_prefix = true;            ///< keep this prompt's exact rows for later prefixes
+  std::int32_t repaired_rows_per_chunk = 0;  ///< so many first rows of each approximate chunk are computed anew
+};
+
+/// A prompt on its way into a sequence: its cached rows are placed, or queued to be; plan().rows_to_compute() are left.
+/// Must not outlive server and sequence. Destroying it waits for what is queued, unless a pass has ended since.
+class Placement {
+ public:
+  virtual ~Placement() = default;
+  [[nodiscard]] virtual const pikv::CompositionPlan& plan() const = 0;
+  /// Null: passes need nobody to look on. Else it sees every pass over rows_to_compute(), which come in order. What it
+  /// takes is stored when the next pass begins, or by finish(); blocks of exact prefix that two passes share are not.
+  [[nodiscard]] virtual PassObserver* observer() = 0;
+  /// Once the last pass has ended, or no more will come. Throws Error as ChunkServer does.
+  virtual void finish() = 0;
 };
 
 /// A served prompt: the sequence holds K and V of every row.
@@ -61,6 +74,7 @@ struct Prefill {
 /// must outlive it. Throws Error with pikv's own message when a call is refused.
 class ChunkServer {
  public:
+  /// cache: where chunks are encoded; the sequences that are served may be of another one.
   ChunkServer(Model& model, PagedCache& cache, const std::array<std::byte, 32>& model_fingerprint,
               const ChunkServerOptions& options);
   ~ChunkServer();
@@ -68,11 +82,16 @@ class ChunkServer {
   /// Encodes `tokens` behind `prefix`, whose rows are dropped, or alone when it is empty, and stores the chunk.
   /// Returns false when it was there already. Throws Error when the store has no room.
   bool encode_chunk(std::span<const TokenId> tokens, std::span<const TokenId> prefix);
+  /// The same, but having no room is an outcome.
+  [[nodiscard]] pikv::InsertOutcome try_encode_chunk(std::span<const TokenId> tokens, std::span<const TokenId> prefix);
   /// The recipe that encode_chunk() used for this prefix.
   [[nodiscard]] pikv::ChunkRecipe recipe(std::span<const TokenId> prefix) const;
   /// The key of a chunk so encoded.
   [[nodiscard]] pikv::ChunkKey chunk_key(std::span<const TokenId> tokens, std::span<const TokenId> prefix) const;
 
+  /// Composes the prompt into `sequence`, which has a row for each of its tokens and nothing in them.
+  [[nodiscard]] std::unique_ptr<Placement> place(const pikv::Prompt& prompt, Sequence& sequence,
+                                                 const ReuseOptions& reuse);
   /// Composes the prompt into `sequence`, which must be empty, and computes what is left.
   [[nodiscard]] Prefill prefill(const pikv::Prompt& prompt, Sequence& sequence, const ReuseOptions& reuse);
 
@@ -80,6 +99,7 @@ class ChunkServer {
   [[nodiscard]] const pikv::ChunkKeyer& keyer() const;
 
  private:
+  class Placing;
   struct Impl;
   std::unique_ptr<Impl> impl_;
 };

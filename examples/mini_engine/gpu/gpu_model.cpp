@@ -48,7 +48,7 @@ void with_type(Precision precision, const Call& call) {
 }  // namespace
 
 PagedCache make_device_cache(const ModelConfig& config, Precision precision, int num_pages, int page_size) {
-  return PagedCache(config, precision, num_pages, page_size, [](std::size_t size_bytes) {
+  return PagedCache(config, precision, num_pages, page_size, CacheMemory::kDevice, [](std::size_t size_bytes) {
     void* memory = nullptr;
     check(cudaMalloc(&memory, size_bytes), "KV cache");
     const std::shared_ptr<std::byte> owned(static_cast<std::byte*>(memory), [](std::byte* p) { (void)cudaFree(p); });
