@@ -31,8 +31,8 @@ PagedCache::PagedCache(const ModelConfig& config, Precision precision, int num_p
                                           std::default_delete<std::byte[]>());
       }) {}
 
-PagedCache::PagedCache(const ModelConfig& config, Precision precision, int num_pages, int page_size,
-                       CacheMemory memory, const CacheAllocator& allocate)
+PagedCache::PagedCache(const ModelConfig& config, Precision precision, int num_pages, int page_size, CacheMemory memory,
+                       const CacheAllocator& allocate)
     : precision_(precision),
       memory_(memory),
       num_pages_(positive("number of pages", num_pages)),

@@ -31,7 +31,7 @@ std::vector<std::int32_t> first_rows_of_chunks(const pikv::CompositionPlan& plan
   std::vector<std::int32_t> rows;
   for (const pikv::PlanPiece& piece : plan.pieces()) {
     if (!piece.cached() || piece.provenance != pikv::Provenance::kApproximate) continue;
-    const std::int64_t end = std::min(piece.row_end, piece.row_begin + num_rows);
+    const std::int64_t end = std::min(piece.row_end, piece.row_begin - piece.chunk_first_token + num_rows);
     for (std::int64_t row = piece.row_begin; row < end; ++row) rows.push_back(static_cast<std::int32_t>(row));
   }
   return rows;
@@ -52,7 +52,8 @@ struct ChunkServer::Impl {
   std::int32_t prefix_block_tokens;
   std::optional<pikv::LayerPipeline> pipeline;
   std::int64_t pipeline_slot_bytes = 0;
-  std::uint64_t num_pipelined = 0;
+  std::uint64_t num_pipelined = 0;         // compositions given to the pipeline
+  std::uint64_t num_surely_pipelined = 0;  // of them, the first ones, which are known to be in place
 
   Impl(Model& of, PagedCache& scratch, const std::array<std::byte, 32>& fingerprint, const ChunkServerOptions& options,
        const pikv::KvGeometry& geometry, std::span<const std::byte> secret)
@@ -93,17 +94,36 @@ struct ChunkServer::Impl {
     return take(with.load(std::move(planned)));
   }
 
-  /// Brings up chunks that lie in host memory. Null when the composition has none.
-  [[nodiscard]] pikv::LayerPipeline* pipeline_for(const pikv::Composition& composition) {
+  /// Starts bringing up the chunks that lie in host memory, and placing everything; which composition it is for
+  /// wait_pipelined(). 0: there are no such chunks, and nothing was started.
+  [[nodiscard]] std::uint64_t start_pipelined(const pikv::Composition& composition, const pikv::KvView& target,
+                                              const pikv::SlotMap& rows) {
     const std::int64_t needed = pikv::LayerPipeline::required_slot_bytes(composition);
-    if (needed == 0) return nullptr;
+    if (needed == 0) return 0;
     if (needed > pipeline_slot_bytes) {
       constexpr std::int64_t kLayersAtOnce = 4;
-      pipeline.reset();
+      drop_pipeline();
       pipeline = take(pikv::LayerPipeline::create(backend, store->geometry(), {.slot_bytes = needed * kLayersAtOnce}));
       pipeline_slot_bytes = needed;
     }
-    return &*pipeline;
+    const pikv::Status status = pipeline->start(composition, target, rows, stream);
+    if (!status.ok()) drop_pipeline();  // it would let nobody wait any more
+    check(status);
+    return ++num_pipelined;
+  }
+
+  /// What is queued on the stream from now on finds the layer's rows of that composition in place.
+  void wait_pipelined(std::uint64_t number, int layer) {
+    if (number <= num_surely_pipelined) return;
+    // Where another composition has been started since, its first layer comes after all of this one's.
+    check(pipeline->wait_layer(number == num_pipelined ? layer : 0, stream));
+  }
+
+  /// Waits for all that it has under way.
+  void drop_pipeline() {
+    pipeline.reset();
+    pipeline_slot_bytes = 0;
+    num_surely_pipelined = num_pipelined;
   }
 
   /// Runs the rows that the placement leaves; logits of the last row.
@@ -137,28 +157,30 @@ class ChunkServer::Placing final : public Placement, private PassObserver {
         target_(cache_view(sequence.cache())) {
     const bool has_cached_rows = plan().stats().reused_tokens() + plan().stats().repaired_tokens > 0;
     if (!has_cached_rows) return;
-    pikv::SlotMap rows = row_slots(sequence);
+    const std::int32_t* pages = sequence.pages().data();
     if (server.space != pikv::MemorySpace::kHost) {
-      slots_ = take(pikv::Buffer::allocate(sequence.slots().size() * sizeof(Slot), server.backend.memory_resource(),
-                                           server.stream));
-      check(server.backend.copy_async(slots_.data(), sequence.slots().data(), slots_.size_bytes(), server.stream));
-      rows = pikv::SlotMap::per_token(reinterpret_cast<const pikv::Slot*>(slots_.data()), sequence.size());
+      pages_ = take(pikv::Buffer::allocate(sequence.pages().size() * sizeof(std::int32_t),
+                                           server.backend.memory_resource(), server.stream));
+      check(server.backend.copy_async(pages_.data(), pages, pages_.size_bytes(), server.stream));
+      pages = reinterpret_cast<const std::int32_t*>(pages_.data());
     }
+    const auto rows = pikv::SlotMap::page_table(pages, sequence.cache().page_size(), 0, sequence.size());
     is_pending_ = server.backend.caps().asynchronous;
-    pipeline_ = server.pipeline_for(composition_);
-    if (pipeline_ == nullptr) {
-      check(composition_.place_async(target_, rows, server.stream));
-    } else {
-      check(pipeline_->start(composition_, target_, rows, server.stream));
-      pipelined_as_ = ++server.num_pipelined;
-    }
+    pipelined_as_ = server.start_pipelined(composition_, target_, rows);
+    if (pipelined_as_ == 0) check(composition_.place_async(target_, rows, server.stream));
   }
   ~Placing() override {
-    if (is_pending_) (void)server_.backend.synchronize(server_.stream);
+    if (!is_pending_) return;
+    try {
+      server_.wait_pipelined(pipelined_as_, server_.model.config().num_layers - 1);
+    } catch (const Error&) {
+      server_.drop_pipeline();
+    }
+    (void)server_.backend.synchronize(server_.stream);
   }
 
   [[nodiscard]] const pikv::CompositionPlan& plan() const override { return composition_.plan(); }
-  [[nodiscard]] PassObserver* observer() override { return pipeline_ == nullptr && items_.empty() ? nullptr : this; }
+  [[nodiscard]] PassObserver* observer() override { return pipelined_as_ == 0 && items_.empty() ? nullptr : this; }
   void finish() override {
     is_pending_ = false;
     store_taken();
@@ -172,10 +194,7 @@ class ChunkServer::Placing final : public Placement, private PassObserver {
       store_taken();  // by the pass before, which has ended
       is_pending_ = server_.backend.caps().asynchronous;
     }
-    if (pipeline_ == nullptr) return;
-    // Where another composition has been started since, its first layer comes after all of this one's.
-    check(pipeline_->wait_layer(pipelined_as_ == server_.num_pipelined ? layer : 0, server_.stream));
-    if (layer + 1 == server_.model.config().num_layers) pipeline_ = nullptr;
+    server_.wait_pipelined(pipelined_as_, layer);
   }
 
   void on_projected(int layer, const ProjectedRows& rows) override {
@@ -215,10 +234,9 @@ class ChunkServer::Placing final : public Placement, private PassObserver {
   pikv::Composition composition_;
   std::vector<pikv::CaptureItem> items_;
   pikv::KvView target_;
-  bool is_pending_ = false;  // something may be queued that reads what this object holds
-  pikv::Buffer slots_;
-  pikv::LayerPipeline* pipeline_ = nullptr;  // null once all layers have been waited for
-  std::uint64_t pipelined_as_ = 0;
+  bool is_pending_ = false;         // something may be queued that reads what this object holds
+  pikv::Buffer pages_;              // of the sequence, where the backend reads them from there
+  std::uint64_t pipelined_as_ = 0;  // 0: not at all
   std::size_t num_rows_done_ = 0;
   std::optional<pikv::Capture> capture_;
   pikv::InsertOutcome last_outcome_ = pikv::InsertOutcome::kNoRoom;
@@ -282,7 +300,8 @@ std::unique_ptr<Placement> ChunkServer::place(const pikv::Prompt& prompt, Sequen
   }
   pikv::Composition composition = impl_->compose(prompt, reuse);
   std::vector<pikv::CaptureItem> items;
-  if (reuse.store_exact_prefix) {
+  // What a lossy store gives back would not be exact.
+  if (reuse.store_exact_prefix && impl_->store->encoding().format == pikv::SlabFormat::kPlain) {
     items = prefix_items(impl_->keyer, composition.plan(), impl_->prefix_block_tokens);
   }
   return std::make_unique<Placing>(*impl_, std::move(composition), sequence, std::move(items));

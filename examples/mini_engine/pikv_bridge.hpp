@@ -37,8 +37,8 @@ struct ChunkServerOptions {
   pikv::DType store_dtype = pikv::DType::kFloat32;
   pikv::SlabEncoding encoding{};  ///< of stored chunks
   std::string name_space = "private:mini_engine";
-  std::vector<std::byte> secret;  ///< at least 16 bytes; empty: random, keys then last as long as the process
-  std::int32_t num_threads = 0;   ///< of the server's own CPU backend; 0: all cores
+  std::vector<std::byte> secret{};  ///< at least 16 bytes; empty: random, keys then last as long as the process
+  std::int32_t num_threads = 0;     ///< of the server's own CPU backend; 0: all cores
   std::int32_t prefix_block_tokens = 16;
   ReuseDevice device{};
 };
