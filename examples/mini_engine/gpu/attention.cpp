@@ -1,22 +1,50 @@
 #include "attention.hpp"
 
 #include <algorithm>
-#include <bit>
+#include <cmath>
 
 #include "attention_kernels.hpp"
 
 namespace mini_engine::gpu {
 namespace {
 
-/// Blocks that keep all multiprocessors of an H100 busy; of the wide kernel's one fits on each.
-constexpr std::int32_t kGoodNarrowBlocks = 264;
-constexpr std::int32_t kGoodWideBlocks = 132;
+/// How a kernel spends its time on an H100. A block's costs are counted in tiles of keys.
+struct BlockCosts {
+  double num_at_once;  ///< blocks
+  double start;        ///< of any block
+  double partial;      ///< of a block whose rows are merged with others'
+};
+constexpr BlockCosts kNarrowCosts{.num_at_once = 264, .start = 2, .partial = 2};
+constexpr BlockCosts kWideCosts{.num_at_once = 132, .start = 1, .partial = 2};
+
 /// Enough that tiles of small batches never move.
 constexpr std::size_t kLeastTileBytes = std::size_t{64} << 10;
 
-/// The largest one that is not larger, so that few different plans arise while sequences grow.
-std::int32_t power_of_two(std::int32_t value) {
-  return static_cast<std::int32_t>(std::bit_floor(static_cast<std::uint32_t>(std::max(value, 1))));
+/// Into how many shares the keys of every tile are split: the power of two, so that few different plans arise while
+/// sequences grow, that should end first. Blocks that all run at once end with the longest; more are spread evenly, but
+/// for what the last ones leave unused.
+std::int32_t choose_splits(std::span<const AttentionTile> tiles, std::int32_t num_kv_heads, std::int32_t tile_keys,
+                           const BlockCosts& costs) {
+  double all_keys = 0;
+  double most_keys = 0;
+  for (const AttentionTile& tile : tiles) {
+    all_keys += static_cast<double>(tile.num_keys) / tile_keys;
+    most_keys = std::max(most_keys, static_cast<double>(tile.num_keys) / tile_keys);
+  }
+  std::int32_t best = 1;
+  double least = HUGE_VAL;
+  for (std::int32_t splits = 1; splits <= kMaxSplits && splits <= std::max(most_keys, 1.0); splits *= 2) {
+    const double overhead = costs.start + (splits > 1 ? costs.partial : 0.0);
+    const double num_blocks = static_cast<double>(tiles.size()) * splits * num_kv_heads;
+    const double work = all_keys * num_kv_heads + overhead * num_blocks;
+    const double longest = most_keys / splits + overhead;
+    const double time = num_blocks <= costs.num_at_once ? longest : work / costs.num_at_once + longest / 2;
+    if (time < least) {
+      least = time;
+      best = splits;
+    }
+  }
+  return best;
 }
 
 bool has_tensor_core_kernels(Precision precision, const HeadSizes& sizes) {
@@ -33,12 +61,10 @@ void Attention::plan(std::span<const AttentionSequence> sequences, std::span<con
   const std::int32_t group = sizes_.num_heads / sizes_.num_kv_heads;
   const auto position = [&](std::int32_t row) { return positions[static_cast<std::size_t>(row)]; };
   std::int32_t most_rows = 0;
-  std::int32_t most_keys = 0;
   num_rows_ = 0;
   for (const AttentionSequence& sequence : sequences) {
     num_rows_ += sequence.num_rows;
     most_rows = std::max(most_rows, sequence.num_rows);
-    most_keys = std::max(most_keys, position(sequence.first_row + sequence.num_rows - 1) + 1);
   }
   kernel_ = !has_tensor_core_kernels(precision_, sizes_) ? Kernel::kPlain
             : most_rows * group <= kNarrowTile.rows      ? Kernel::kNarrow
@@ -54,14 +80,9 @@ void Attention::plan(std::span<const AttentionSequence> sequences, std::span<con
     }
   }
   num_tiles_ = static_cast<std::int32_t>(tiles.size());
-  num_splits_ = 1;
-  if (kernel_ != Kernel::kPlain) {
-    const std::int32_t good_blocks = kernel_ == Kernel::kWide ? kGoodWideBlocks : kGoodNarrowBlocks;
-    const std::int32_t num_blocks = std::max(num_tiles_ * sizes_.num_kv_heads, 1);
-    const std::int32_t num_key_tiles = (most_keys + shape.keys - 1) / shape.keys;
-    num_splits_ =
-        std::min({power_of_two(good_blocks / num_blocks), power_of_two(num_key_tiles), std::int32_t{kMaxSplits}});
-  }
+  num_splits_ = kernel_ == Kernel::kPlain ? 1
+                                          : choose_splits(tiles, sizes_.num_kv_heads, shape.keys,
+                                                          kernel_ == Kernel::kWide ? kWideCosts : kNarrowCosts);
   tiles_.grow(kLeastTileBytes);
   upload(tiles_, std::span<const AttentionTile>(tiles), stream);
   if (num_splits_ == 1) return;

@@ -16,6 +16,16 @@ Stream::Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocki
 Stream::~Stream() { (void)cudaStreamDestroy(stream_); }
 void Stream::synchronize() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
 
+Event::Event() { check(cudaEventCreate(&event_), "cudaEventCreate"); }
+Event::~Event() { (void)cudaEventDestroy(event_); }
+void Event::record(cudaStream_t stream) const { check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
+float Event::milliseconds_since(const Event& earlier) const {
+  check(cudaEventSynchronize(event_), "cudaEventSynchronize");
+  float milliseconds = 0;
+  check(cudaEventElapsedTime(&milliseconds, earlier.event_, event_), "cudaEventElapsedTime");
+  return milliseconds;
+}
+
 DeviceBuffer::~DeviceBuffer() { (void)cudaFree(data_); }
 
 DeviceBuffer& DeviceBuffer::operator=(DeviceBuffer&& other) noexcept {

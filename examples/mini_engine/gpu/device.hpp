@@ -27,6 +27,21 @@ class Stream {
   cudaStream_t stream_ = nullptr;
 };
 
+/// A point in a stream's work, with its time.
+class Event {
+ public:
+  Event();
+  ~Event();
+  Event(const Event&) = delete;
+  Event& operator=(const Event&) = delete;
+  void record(cudaStream_t stream) const;
+  /// Waits for this event. Both must have been recorded.
+  [[nodiscard]] float milliseconds_since(const Event& earlier) const;
+
+ private:
+  cudaEvent_t event_ = nullptr;
+};
+
 /// Device memory, uninitialised. Grows by throwing away what it held; freeing waits for the device.
 class DeviceBuffer {
  public:

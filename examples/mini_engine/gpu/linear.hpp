@@ -7,6 +7,7 @@
 #include <map>
 #include <memory>
 #include <tuple>
+#include <vector>
 
 #include "device.hpp"
 #include "mini_engine/types.hpp"
@@ -21,7 +22,8 @@ struct DeviceMatrix {
 };
 
 /// Products of one precision: inputs and weights fp32 (computed in fp32) or bf16 (accumulated in fp32). What cuBLASLt
-/// recommends for a shape is asked once. One thread at a time.
+/// recommends for a shape is asked once; where rows are few, its candidates are timed, which waits for the stream and
+/// takes some milliseconds. So the first product of a shape must not be captured. One thread at a time.
 class Linear {
  public:
   explicit Linear(Precision precision);
@@ -45,7 +47,14 @@ class Linear {
 
   void multiply(const void* x, std::int64_t num_rows, const DeviceMatrix& w, void* y, std::int64_t output_stride,
                 bool adds, Precision output, cudaStream_t stream);
-  const Plan& plan(const Shape& shape);
+  void run(const Plan& plan, const cublasLtMatmulAlgo_t& algorithm, const void* x, const DeviceMatrix& w, void* y,
+           bool adds, cudaStream_t stream);
+  const Plan& plan(const Shape& shape, const DeviceMatrix& w, cudaStream_t stream);
+  [[nodiscard]] cublasLtMatmulAlgo_t choose(const Plan& plan, const Shape& shape, const DeviceMatrix& w,
+                                            cudaStream_t stream);
+  [[nodiscard]] std::vector<cublasLtMatmulAlgo_t> candidates(const Plan& plan, const Shape& shape, int most);
+  [[nodiscard]] cublasLtMatmulAlgo_t fastest(const std::vector<cublasLtMatmulAlgo_t>& algorithms, const Plan& plan,
+                                             const Shape& shape, const DeviceMatrix& w, cudaStream_t stream);
 
   Precision precision_;
   cublasLtHandle_t handle_ = nullptr;
