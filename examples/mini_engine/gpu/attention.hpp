@@ -7,20 +7,12 @@
 #include <span>
 #include <vector>
 
+#include "attention_plan.hpp"
 #include "device.hpp"
 #include "mini_engine/types.hpp"
 #include "ops.hpp"
 
 namespace mini_engine::gpu {
-
-/// One sequence of a batch. Its rows are rows [first_row, first_row + num_rows) of the batch; row i of the sequence
-/// lies in page pages[first_page + i / S], at i % S.
-struct AttentionSequence {
-  std::int32_t first_row;
-  std::int32_t num_rows;
-  std::int32_t first_page;      ///< in AttentionBatch::pages
-  std::int32_t first_document;  ///< in AttentionBatch::documents; -1: plain causal attention
-};
 
 /// What does not change from layer to layer. Device pointers.
 struct AttentionBatch {
@@ -56,9 +48,10 @@ class Attention {
   HeadSizes sizes_;
   Kernel kernel_ = Kernel::kPlain;
   std::int64_t num_rows_ = 0;
-  std::int32_t num_tiles_ = 0;
-  std::int32_t num_splits_ = 1;
-  DeviceBuffer tiles_;            // [num_tiles_] AttentionTile
+  std::int32_t num_items_ = 0;
+  bool merges_ = false;
+  DeviceBuffer items_;            // [num_items_] AttentionItem
+  DeviceBuffer row_splits_;       // [R]
   DeviceBuffer partial_outputs_;  // [splits][R][Q][D] fp32
   DeviceBuffer partial_lses_;     // [splits][R][Q] fp32
 };

@@ -9,24 +9,8 @@
 
 namespace mini_engine::gpu {
 
-/// What a block of a tensor-core kernel takes at once: stacked rows, which are rows of one sequence times the query
-/// heads of one KV head, and keys.
-struct TileShape {
-  std::int32_t rows;
-  std::int32_t keys;
-};
 inline constexpr TileShape kNarrowTile{.rows = 64, .keys = 64};
 inline constexpr TileShape kWideTile{.rows = 128, .keys = 128};
-inline constexpr std::int32_t kMaxSplits = 32;
-
-/// Some rows of one sequence.
-struct AttentionTile {
-  std::int32_t first_row;  ///< of the batch
-  std::int32_t num_rows;
-  std::int32_t num_keys;        ///< that the last row sees
-  std::int32_t first_page;      ///< as in AttentionSequence
-  std::int32_t first_document;  ///< as in AttentionSequence
-};
 
 struct AttentionParams {
   AttentionBatch batch;
@@ -35,21 +19,22 @@ struct AttentionParams {
   const void* queries;
   std::int64_t query_stride;
   void* out;
-  const AttentionTile* tiles;  ///< [num_tiles]
-  std::int32_t num_tiles;
-  std::int32_t num_splits;
+  const AttentionItem* items;  ///< [num_items]
+  std::int32_t num_items;
+  const std::int32_t* row_splits;  ///< [R] into how many shares the row's keys are split
   std::int64_t num_rows;
-  float* partial_outputs;  ///< [splits][R][Q][D]; used when num_splits > 1
+  float* partial_outputs;  ///< [splits][R][Q][D] of rows whose keys are split
   float* partial_lses;     ///< [splits][R][Q]
 };
 
-/// bf16, heads of 64 or 128. The rows of a tile times the query heads of a KV head fit into the kernel's TileShape.
+/// bf16, heads of 64 or 128. The rows of an item times the query heads of a KV head fit into the kernel's TileShape.
 void launch_attention_narrow(const AttentionParams& params, cudaStream_t stream);
 void launch_attention_wide(const AttentionParams& params, cudaStream_t stream);
-/// out = sum over splits of exp(lse - largest lse) * partial output / the sum of the weights. As the two above.
+/// Of rows whose keys are split: out = sum over splits of exp(lse - largest lse) * partial output / the sum of the
+/// weights. For what the two above have left.
 void launch_attention_merge(const AttentionParams& params, cudaStream_t stream);
-/// fp32 or bf16, heads of up to 256: a warp a row and head, key by key, without splits. For checking, and for odd head
-/// sizes.
+/// fp32 or bf16, heads of up to 256: a warp a row and head, key by key. Items are of one row, not split. For checking,
+/// and for odd head sizes.
 void launch_attention_plain(const AttentionParams& params, Precision precision, cudaStream_t stream);
 
 }  // namespace mini_engine::gpu

@@ -20,6 +20,8 @@ __global__ __launch_bounds__(kThreads) void merge_splits(const AttentionParams p
   wait_for_kernels_before();
   const std::int64_t num_heads = params.num_rows * params.sizes.num_heads;
   const std::int64_t head = blockIdx.x;
+  const std::int32_t num_splits = params.row_splits[head / params.sizes.num_heads];
+  if (num_splits == 1) return;
   const int group = static_cast<int>(threadIdx.x) / kLanes;
   const int lane = static_cast<int>(threadIdx.x) % kLanes;
 
@@ -29,18 +31,18 @@ __global__ __launch_bounds__(kThreads) void merge_splits(const AttentionParams p
 #pragma unroll
   for (int i = 0; i < kMaxSplits / kGroups; ++i) {
     const int split = group + i * kGroups;
-    if (split >= params.num_splits) break;
+    if (split >= num_splits) break;
     lses[i] = params.partial_lses[split * num_heads + head];
     outputs[i] = reinterpret_cast<const float4*>(params.partial_outputs + (split * num_heads + head) * kHeadDim)[lane];
   }
-  for (int split = 0; split < params.num_splits; ++split) {
+  for (int split = 0; split < num_splits; ++split) {
     largest = fmaxf(largest, params.partial_lses[split * num_heads + head]);
   }
   float4 sum{};
   float weight_sum = 0;
 #pragma unroll
   for (int i = 0; i < kMaxSplits / kGroups; ++i) {
-    if (group + i * kGroups >= params.num_splits) break;
+    if (group + i * kGroups >= num_splits) break;
     const float weight = __expf(lses[i] - largest);  // 0 for a split whose keys the row does not see
     weight_sum += weight;
     sum.x += weight * outputs[i].x;

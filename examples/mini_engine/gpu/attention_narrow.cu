@@ -81,9 +81,8 @@ __global__ __launch_bounds__(kThreads) void attend(const __grid_constant__ Atten
   __nv_bfloat16* const query_tile = shared;
   const auto key_stage = [&](int stage) { return shared + kTileRows * kHeadDim + 2 * stage * kTileElements; };
 
-  const auto split = static_cast<std::int32_t>(blockIdx.z);
-  const Work work(params, static_cast<std::int32_t>(blockIdx.x), static_cast<std::int32_t>(blockIdx.y), split,
-                  kTileKeys);
+  const Work work(params, static_cast<std::int32_t>(blockIdx.x), static_cast<std::int32_t>(blockIdx.y));
+  if (work.num_rows == 0) return;
   const auto lane = static_cast<int>(threadIdx.x % 32);
   const auto warp = static_cast<int>(threadIdx.x / 32);
   let_next_kernel_start();
@@ -164,7 +163,7 @@ __global__ __launch_bounds__(kThreads) void attend(const __grid_constant__ Atten
     }
     __syncthreads();  // the stage is free
   }
-  write_rows<kHeadDim>(params, work, split, first_stacked, sums, softmax);
+  write_rows<kHeadDim>(params, work, first_stacked, sums, softmax);
 }
 
 template <int kHeadDim>
@@ -172,8 +171,7 @@ void launch_with(const AttentionParams& params, cudaStream_t stream) {
   constexpr int kSharedBytes =
       (kTileRows + 2 * kStages * kTileKeys) * kHeadDim * static_cast<int>(sizeof(__nv_bfloat16));
   check(cudaFuncSetAttribute(attend<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes), "attention");
-  const dim3 grid(static_cast<unsigned>(params.num_tiles), static_cast<unsigned>(params.sizes.num_kv_heads),
-                  static_cast<unsigned>(params.num_splits));
+  const dim3 grid(static_cast<unsigned>(params.num_items), static_cast<unsigned>(params.sizes.num_kv_heads));
   launch("attention", attend<kHeadDim>, grid, kThreads, kSharedBytes, stream, params);
 }
 

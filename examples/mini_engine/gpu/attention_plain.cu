@@ -30,11 +30,12 @@ __global__ void attend_plainly(const AttentionParams params) {
   const std::int32_t head =
       static_cast<std::int32_t>(blockIdx.y) * kWarps + static_cast<std::int32_t>(threadIdx.x / 32);
   if (head >= sizes.num_heads) return;
-  const AttentionTile tile = params.tiles[blockIdx.x];  // of one row
-  const std::int64_t row = tile.first_row;
+  const AttentionItem item = params.items[blockIdx.x];
+  if (item.num_rows == 0) return;
+  const std::int64_t row = item.first_row;
   const std::int32_t position = params.batch.positions[row];
   const std::int32_t* const documents =
-      tile.first_document < 0 ? nullptr : params.batch.documents + tile.first_document;
+      item.first_document < 0 ? nullptr : params.batch.documents + item.first_document;
   const std::int32_t kv_head = head / (sizes.num_heads / sizes.num_kv_heads);
   const float factor = rsqrtf(static_cast<float>(sizes.head_dim));
 
@@ -51,7 +52,7 @@ __global__ void attend_plainly(const AttentionParams params) {
   for (std::int32_t key = 0; key <= position; ++key) {
     if (documents != nullptr && documents[key] != documents[position] && documents[position] >= 0) continue;
     const CacheLayer& cache = params.cache;
-    const std::int64_t page = params.batch.pages[tile.first_page + key / cache.page_size];
+    const std::int64_t page = params.batch.pages[item.first_page + key / cache.page_size];
     const T* const key_row = static_cast<const T*>(cache.data) + page * cache.page_stride +
                              key % cache.page_size * cache.token_stride + kv_head * cache.head_stride;
     float score = 0;
@@ -82,7 +83,7 @@ __global__ void attend_plainly(const AttentionParams params) {
 }  // namespace
 
 void launch_attention_plain(const AttentionParams& params, Precision precision, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned>(params.num_tiles),
+  const dim3 grid(static_cast<unsigned>(params.num_items),
                   static_cast<unsigned>((params.sizes.num_heads + kWarps - 1) / kWarps));
   launch("attention", precision == Precision::kFloat32 ? attend_plainly<float> : attend_plainly<__nv_bfloat16>, grid,
          kWarps * 32, 0, stream, params);

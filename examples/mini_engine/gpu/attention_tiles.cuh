@@ -28,29 +28,22 @@ __device__ inline std::uint32_t pack(float low, float high) {
   return reinterpret_cast<const std::uint32_t&>(pair);
 }
 
-/// Elements from the cache's start to the K of a key of the tile's sequence.
-__device__ inline std::int64_t key_offset(const AttentionParams& params, const AttentionTile& tile, std::int32_t key) {
+/// Elements from the cache's start to the K of a key of the item's sequence.
+__device__ inline std::int64_t key_offset(const AttentionParams& params, const AttentionItem& item, std::int32_t key) {
   const auto page_size = static_cast<std::uint32_t>(params.cache.page_size);
   const auto row = static_cast<std::uint32_t>(key);
-  const std::int64_t page = params.batch.pages[tile.first_page + static_cast<std::int32_t>(row / page_size)];
+  const std::int64_t page = params.batch.pages[item.first_page + static_cast<std::int32_t>(row / page_size)];
   return page * params.cache.page_stride + row % page_size * params.cache.token_stride;
 }
 
-/// What a block works on: a tile, the query heads of one KV head, and a share of the keys. Row s of the stack is query
-/// head s % group of row s / group.
-struct Work : AttentionTile {
+/// What a block works on: an item, for the query heads of one KV head. Row s of the stack is query head s % group of
+/// row s / group.
+struct Work : AttentionItem {
   std::int32_t kv_head;
   std::int32_t group;
-  std::int32_t begin;  ///< tiles of keys [begin, end) are this block's
-  std::int32_t end;
 
-  __device__ Work(const AttentionParams& params, std::int32_t tile, std::int32_t head, std::int32_t split,
-                  std::int32_t tile_keys)
-      : AttentionTile(params.tiles[tile]), kv_head(head), group(params.sizes.num_heads / params.sizes.num_kv_heads) {
-    const std::int32_t num_tiles = (num_keys + tile_keys - 1) / tile_keys;
-    begin = num_tiles * split / params.num_splits;
-    end = num_tiles * (split + 1) / params.num_splits;
-  }
+  __device__ Work(const AttentionParams& params, std::int32_t item, std::int32_t head)
+      : AttentionItem(params.items[item]), kv_head(head), group(params.sizes.num_heads / params.sizes.num_kv_heads) {}
 
   [[nodiscard]] __device__ bool has(std::int32_t stacked) const { return stacked < num_rows * group; }
   /// Elements of queries before the stacked row's.
@@ -153,9 +146,8 @@ class OnlineSoftmax {
 /// The lane's part of its two rows, divided by the weights' sum: to the output, or beside its log-sum-exp when other
 /// blocks hold the rest.
 template <int kHeadDim>
-__device__ void write_rows(const AttentionParams& params, const Work& work, std::int32_t split,
-                           std::int32_t first_stacked, const float (&sums)[kHeadDim / 8][4],
-                           const OnlineSoftmax<kHeadDim>& softmax) {
+__device__ void write_rows(const AttentionParams& params, const Work& work, std::int32_t first_stacked,
+                           const float (&sums)[kHeadDim / 8][4], const OnlineSoftmax<kHeadDim>& softmax) {
   const auto lane = static_cast<int>(threadIdx.x % 32);
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
@@ -165,7 +157,7 @@ __device__ void write_rows(const AttentionParams& params, const Work& work, std:
     const float factor = sum > 0 ? 1.0F / sum : 0.0F;
     const std::int64_t head = (work.first_row + stacked / work.group) * std::int64_t{params.sizes.num_heads} +
                               work.kv_head * work.group + stacked % work.group;
-    if (params.num_splits == 1) {
+    if (work.num_splits == 1) {
       auto* const out = static_cast<__nv_bfloat16*>(params.out) + head * kHeadDim + lane % 4 * 2;
 #pragma unroll
       for (int d = 0; d < kHeadDim / 8; ++d) {
@@ -173,7 +165,7 @@ __device__ void write_rows(const AttentionParams& params, const Work& work, std:
       }
       continue;
     }
-    const std::int64_t at = split * params.num_rows * params.sizes.num_heads + head;
+    const std::int64_t at = work.split * params.num_rows * params.sizes.num_heads + head;
     float* const out = params.partial_outputs + at * kHeadDim + lane % 4 * 2;
 #pragma unroll
     for (int d = 0; d < kHeadDim / 8; ++d) {

@@ -134,8 +134,7 @@ __device__ void to_operand(const float (&scores)[kKeyBlocks][4], std::uint32_t (
 }
 
 template <int kHeadDim>
-__device__ void attend_rows(const AttentionParams& params, const Work& work, std::int32_t split, int consumer,
-                            Shared<kHeadDim>& shared) {
+__device__ void attend_rows(const AttentionParams& params, const Work& work, int consumer, Shared<kHeadDim>& shared) {
   const auto lane = static_cast<int>(threadIdx.x % 32);
   const auto warp = static_cast<int>(threadIdx.x / 32 % 4);
   load_queries(params, work, consumer * 64, shared);
@@ -200,7 +199,7 @@ __device__ void attend_rows(const AttentionParams& params, const Work& work, std
     wg::commit_products();
     wg::wait_products<0>();
   }
-  write_rows<kHeadDim>(params, work, split, first_stacked, sums, softmax);
+  write_rows<kHeadDim>(params, work, first_stacked, sums, softmax);
 }
 
 template <int kHeadDim>
@@ -218,10 +217,8 @@ __global__ __launch_bounds__(kThreads, 1) void attend_wide(const __grid_constant
   }
   __syncthreads();
 
-  // The last rows see most keys; they come first, lest they be waited for at the end.
-  const auto tile = static_cast<std::int32_t>(gridDim.x - 1 - blockIdx.x);
-  const auto split = static_cast<std::int32_t>(blockIdx.z);
-  const Work work(params, tile, static_cast<std::int32_t>(blockIdx.y), split, kTileKeys);
+  const Work work(params, static_cast<std::int32_t>(blockIdx.x), static_cast<std::int32_t>(blockIdx.y));
+  if (work.num_rows == 0) return;
   let_next_kernel_start();
   wait_for_kernels_before();
   const int warpgroup_index = static_cast<int>(threadIdx.x) / wg::kThreads;
@@ -230,7 +227,7 @@ __global__ __launch_bounds__(kThreads, 1) void attend_wide(const __grid_constant
     gather(params, work, shared);
   } else {
     wg::take_registers<kConsumerRegisters>();
-    attend_rows(params, work, split, warpgroup_index - 1, shared);
+    attend_rows(params, work, warpgroup_index - 1, shared);
   }
 }
 
@@ -239,8 +236,7 @@ void launch_with(const AttentionParams& params, cudaStream_t stream) {
   constexpr int kSharedBytes = static_cast<int>(sizeof(Shared<kHeadDim>));
   check(cudaFuncSetAttribute(attend_wide<kHeadDim>, cudaFuncAttributeMaxDynamicSharedMemorySize, kSharedBytes),
         "attention");
-  const dim3 grid(static_cast<unsigned>(params.num_tiles), static_cast<unsigned>(params.sizes.num_kv_heads),
-                  static_cast<unsigned>(params.num_splits));
+  const dim3 grid(static_cast<unsigned>(params.num_items), static_cast<unsigned>(params.sizes.num_kv_heads));
   launch("attention", attend_wide<kHeadDim>, grid, kThreads, kSharedBytes, stream, params);
 }
 
