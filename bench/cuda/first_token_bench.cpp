@@ -140,7 +140,7 @@ double full_seconds(int num_tokens) {
     const std::int32_t last = num_tokens - 1;
     mini_engine::Sampler sampler({});
     benchmark::DoNotOptimize(
-        sampler.next(w.model().forward(Pass{.tokens = tokens, .rows = rows, .logit_rows = {&last, 1}}, sequence)));
+        w.model().next_token(Pass{.tokens = tokens, .rows = rows, .logit_rows = {&last, 1}}, sequence, sampler));
     if (i > 0) times.push_back(now() - start);
   }
   return known[num_tokens] = median(times);
@@ -173,8 +173,9 @@ void first_token(benchmark::State& state, Place place) {
     std::vector<TokenId> tokens;
     for (const std::int32_t row : rows) tokens.push_back(prompt.tokens()[static_cast<std::size_t>(row)]);
     const auto last = static_cast<std::int32_t>(rows.size() - 1);
-    benchmark::DoNotOptimize(sampler.next(w.model().forward(
-        Pass{.tokens = tokens, .rows = rows, .logit_rows = {&last, 1}, .observer = placement->observer()}, sequence)));
+    benchmark::DoNotOptimize(w.model().next_token(
+        Pass{.tokens = tokens, .rows = rows, .logit_rows = {&last, 1}, .observer = placement->observer()}, sequence,
+        sampler));
     placement->finish();
     const double seconds = now() - start;
     // The chunk that comes first has nothing before it, and thus nothing to repair.

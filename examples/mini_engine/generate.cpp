@@ -15,15 +15,21 @@ using Clock = std::chrono::steady_clock;
 
 double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
 
-// Adds tokens to the sequence and computes them; returns the logits of the last.
-std::vector<float> append(Model& model, Sequence& sequence, std::span<const TokenId> tokens) {
-  const int begin = sequence.size();
-  sequence.grow(static_cast<int>(tokens.size()));
-  std::vector<std::int32_t> rows(tokens.size());
-  std::iota(rows.begin(), rows.end(), begin);
-  const std::int32_t last = static_cast<std::int32_t>(tokens.size()) - 1;
-  return model.forward({.tokens = tokens, .rows = rows, .logit_rows = {&last, 1}}, sequence);
-}
+// A pass over tokens that it adds to the sequence, with logits of the last.
+class AppendingPass {
+ public:
+  AppendingPass(Sequence& sequence, std::span<const TokenId> tokens)
+      : tokens_(tokens), rows_(tokens.size()), last_(static_cast<std::int32_t>(tokens.size()) - 1) {
+    std::iota(rows_.begin(), rows_.end(), sequence.size());
+    sequence.grow(static_cast<int>(tokens.size()));
+  }
+  [[nodiscard]] Pass pass() const { return {.tokens = tokens_, .rows = rows_, .logit_rows = {&last_, 1}}; }
+
+ private:
+  std::span<const TokenId> tokens_;
+  std::vector<std::int32_t> rows_;
+  std::int32_t last_;
+};
 
 }  // namespace
 
@@ -33,8 +39,8 @@ Generation decode(Model& model, Sequence& sequence, std::vector<float> logits, S
   const std::vector<TokenId>& ends = model.config().eos_ids;
   Generation generation;
   const Clock::time_point start = Clock::now();
+  TokenId token = max_tokens > 0 ? sampler.next(logits) : 0;
   while (static_cast<int>(generation.tokens.size()) < max_tokens) {
-    const TokenId token = sampler.next(logits);
     if (std::find(ends.begin(), ends.end(), token) != ends.end()) {
       generation.stop_reason = StopReason::kEndOfText;
       break;
@@ -49,7 +55,8 @@ Generation decode(Model& model, Sequence& sequence, std::vector<float> logits, S
       generation.stop_reason = StopReason::kContextLimit;
       break;
     }
-    logits = append(model, sequence, {&token, 1});
+    const TokenId previous = token;
+    token = model.next_token(AppendingPass(sequence, {&previous, 1}).pass(), sequence, sampler);
     ++generation.num_decode_passes;
   }
   generation.decode_seconds = seconds_since(start);
@@ -65,7 +72,7 @@ Generation generate(Model& model, Sequence& sequence, std::span<const TokenId> p
                 " does not fit the model's " + std::to_string(num_positions) + " positions");
   }
   const Clock::time_point start = Clock::now();
-  std::vector<float> logits = append(model, sequence, prompt);
+  std::vector<float> logits = model.forward(AppendingPass(sequence, prompt).pass(), sequence);
   const double prefill_seconds = seconds_since(start);
   Generation generation = decode(model, sequence, std::move(logits), sampler, max_tokens, on_token);
   generation.prefill_seconds = prefill_seconds;

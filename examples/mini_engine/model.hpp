@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "config.hpp"
@@ -15,6 +16,8 @@
 #include "types.hpp"
 
 namespace mini_engine {
+
+class Sampler;
 
 /// K and V of the rows of a pass as the projections gave them: keys before rotation, both already rounded to the
 /// cache's precision. They lie in the memory that the model computes in.
@@ -65,6 +68,12 @@ struct SequencePass {
   Sequence* sequence = nullptr;  ///< not null; no two of a batch are the same
 };
 
+/// What comes after a pass.
+struct NextToken {
+  TokenId token = 0;
+  std::string error;  ///< why there is none; empty: there is
+};
+
 /// A model that somebody has loaded. One call at a time.
 class Model {
  public:
@@ -77,8 +86,15 @@ class Model {
   /// cache that was made for another model.
   virtual std::vector<std::vector<float>> forward(std::span<const SequencePass> passes) = 0;
 
+  /// The same, and for each pass with a sampler, which has one logit row, the token that it chooses: what
+  /// Sampler::next() would, or one drawn from the same distribution. samplers: [passes.size()], null for passes without
+  /// logit rows. A row that no token can be chosen from spoils no other's.
+  virtual std::vector<NextToken> next_tokens(std::span<const SequencePass> passes, std::span<Sampler* const> samplers);
+
   /// A batch of one.
   std::vector<float> forward(const Pass& pass, Sequence& sequence);
+  /// A batch of one; throws Error when no token can be chosen.
+  TokenId next_token(const Pass& pass, Sequence& sequence, Sampler& sampler);
 };
 
 }  // namespace mini_engine

@@ -74,4 +74,17 @@ void check_passes(std::span<const SequencePass> passes, const ModelConfig& confi
   }
 }
 
+void check_samplers(std::span<const SequencePass> passes, std::span<Sampler* const> samplers) {
+  if (samplers.size() != passes.size()) {
+    throw Error("pass: " + std::to_string(samplers.size()) + " samplers for " + std::to_string(passes.size()) +
+                " passes");
+  }
+  for (std::size_t i = 0; i < passes.size(); ++i) {
+    const std::size_t num_logit_rows = passes[i].pass.logit_rows.size();
+    if (num_logit_rows == (samplers[i] == nullptr ? 0U : 1U)) continue;
+    throw Error("pass: " + std::to_string(num_logit_rows) + " logit rows " +
+                (samplers[i] == nullptr ? "without" : "with") + " a sampler");
+  }
+}
+
 }  // namespace mini_engine

@@ -58,6 +58,9 @@ Sampler::Sampler(const SamplerOptions& options) : options_(options), random_(opt
   }
 }
 
+// 53 random bits. The standard distributions may differ from one standard library to another.
+double Sampler::draw_fraction() { return static_cast<double>(random_() >> 11U) * 0x1p-53; }
+
 TokenId Sampler::next(std::span<const float> logits) {
   const TokenId greatest = index_of_greatest(logits);
   if (options_.temperature == 0.0F) return greatest;
@@ -78,8 +81,7 @@ TokenId Sampler::next(std::span<const float> logits) {
     for (const Candidate& candidate : candidates) sum += candidate.weight;
   }
 
-  // 53 random bits as a fraction. The standard distributions may differ from one standard library to another.
-  double rest = sum * (static_cast<double>(random_() >> 11U) * 0x1p-53);
+  double rest = sum * draw_fraction();
   for (const Candidate& candidate : candidates) {
     if (rest < candidate.weight) return candidate.id;
     rest -= candidate.weight;

@@ -23,6 +23,11 @@ class Sampler {
   /// logits: [V]. Greedy takes the lowest id among equals.
   [[nodiscard]] TokenId next(std::span<const float> logits);
 
+  /// For those who choose by these options elsewhere.
+  [[nodiscard]] const SamplerOptions& options() const { return options_; }
+  /// In [0, 1); next() takes one for each token that it does not choose greedily.
+  [[nodiscard]] double draw_fraction();
+
  private:
   SamplerOptions options_;
   std::mt19937_64 random_;

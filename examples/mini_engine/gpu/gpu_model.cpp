@@ -13,10 +13,12 @@
 #include "mini_engine/error.hpp"
 #include "mini_engine/model_file.hpp"
 #include "mini_engine/pass_checks.hpp"
+#include "mini_engine/sampler.hpp"
 #include "mini_engine/thread_pool.hpp"
 #include "mini_engine/weights.hpp"
 #include "ops.hpp"
 #include "pass_graphs.hpp"
+#include "sampling.hpp"
 
 namespace mini_engine::gpu {
 namespace {
@@ -70,6 +72,7 @@ struct GpuModel::Impl {
   Attention attention;
   BatchLayout batch;
   PassGraphs graphs;
+  Sampling sampling;
 
   // Scratch of a batch, [R] rows each.
   DeviceBuffer hidden;     // [E] the residual stream
@@ -105,7 +108,9 @@ struct GpuModel::Impl {
   void report_projected(std::span<const SequencePass> passes, int layer) const;
   [[nodiscard]] bool is_small(std::span<const SequencePass> passes) const;
   [[nodiscard]] PassGraphs::Key graph_key(const PagedCache& cache) const;
+  void compute(std::span<const SequencePass> passes);
   std::vector<std::vector<float>> forward(std::span<const SequencePass> passes);
+  std::vector<NextToken> next_tokens(std::span<const SequencePass> passes, std::span<Sampler* const> samplers);
 };
 
 CacheLayer GpuModel::Impl::cache_layer(PagedCache& cache, int layer) const {
@@ -221,16 +226,16 @@ PassGraphs::Key GpuModel::Impl::graph_key(const PagedCache& cache) const {
   return key;
 }
 
-std::vector<std::vector<float>> GpuModel::Impl::forward(std::span<const SequencePass> passes) {
+/// Leaves the logits in device memory, with the stream still at work.
+void GpuModel::Impl::compute(std::span<const SequencePass> passes) {
   check_passes(passes, config, rotary.num_positions);
   for (const SequencePass& one : passes) {
     if (&one.sequence->cache() != &passes[0].sequence->cache() || one.sequence->cache().precision() != precision) {
       throw Error("GPU engine: all sequences of a batch must be of one cache of the model's precision");
     }
   }
-  std::vector<std::vector<float>> out(passes.size());
   batch.assign(passes, stream.get());
-  if (batch.num_rows() == 0) return out;
+  if (batch.num_rows() == 0) return;
   grow(batch.num_rows(), batch.num_logit_rows());
   attention.plan(batch.sequences(), batch.host_positions(), stream.get());
   const auto queue = [&] {
@@ -241,7 +246,11 @@ std::vector<std::vector<float>> GpuModel::Impl::forward(std::span<const Sequence
   } else {
     queue();
   }
+}
 
+std::vector<std::vector<float>> GpuModel::Impl::forward(std::span<const SequencePass> passes) {
+  compute(passes);
+  std::vector<std::vector<float>> out(passes.size());
   const float* row = logits.as<float>();
   for (std::size_t i = 0; i < passes.size(); ++i) {
     const std::size_t count = passes[i].pass.logit_rows.size() * static_cast<std::size_t>(config.vocab_size);
@@ -253,6 +262,34 @@ std::vector<std::vector<float>> GpuModel::Impl::forward(std::span<const Sequence
   }
   stream.synchronize();
   return out;
+}
+
+std::vector<NextToken> GpuModel::Impl::next_tokens(std::span<const SequencePass> passes,
+                                                   std::span<Sampler* const> samplers) {
+  check_samplers(passes, samplers);
+  compute(passes);
+  std::vector<Draw> draws;
+  for (Sampler* const sampler : samplers) {
+    if (sampler == nullptr) continue;
+    const SamplerOptions& options = sampler->options();
+    draws.push_back({.temperature = options.temperature,
+                     .top_p = options.top_p,
+                     .fraction = options.temperature == 0 ? 0.0 : sampler->draw_fraction()});
+  }
+  const std::vector<Drawn> drawn = sampling(logits.as<float>(), config.vocab_size, draws, stream.get());
+  stream.synchronize();
+  std::vector<NextToken> tokens(passes.size());
+  auto next = drawn.begin();
+  for (std::size_t i = 0; i < passes.size(); ++i) {
+    if (samplers[i] == nullptr) continue;
+    tokens[i].token = next->token;
+    if (next->is_empty) tokens[i].error = "sampler: every logit is minus infinity";
+    if (next->bad_logit != Drawn::kNone) {
+      tokens[i].error = "sampler: logit of token " + std::to_string(next->bad_logit) + " is not a finite number";
+    }
+    ++next;
+  }
+  return tokens;
 }
 
 GpuModel::GpuModel(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -284,6 +321,10 @@ std::size_t GpuModel::weight_bytes() const { return impl_->weights.size_bytes();
 
 std::vector<std::vector<float>> GpuModel::forward(std::span<const SequencePass> passes) {
   return impl_->forward(passes);
+}
+
+std::vector<NextToken> GpuModel::next_tokens(std::span<const SequencePass> passes, std::span<Sampler* const> samplers) {
+  return impl_->next_tokens(passes, samplers);
 }
 
 }  // namespace mini_engine::gpu

@@ -49,6 +49,8 @@ class GpuModel final : public Model {
   /// queued on stream().
   std::vector<std::vector<float>> forward(std::span<const SequencePass> passes) override;
   using Model::forward;
+  /// Chosen on the device; throws as forward() does.
+  std::vector<NextToken> next_tokens(std::span<const SequencePass> passes, std::span<Sampler* const> samplers) override;
 
   /// Where the passes run; they have ended when forward() returns.
   [[nodiscard]] cudaStream_t stream() const;

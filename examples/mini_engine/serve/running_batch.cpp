@@ -169,6 +169,7 @@ void RunningBatch::step() {
     batch = plan_passes();
     if (batch.empty()) return;
     std::vector<SequencePass> passes;
+    std::vector<Sampler*> samplers;
     for (Running* running : batch) {
       const bool wants_logits = running->is_prefilled();
       passes.push_back({.pass = {.tokens = running->tokens,
@@ -177,10 +178,11 @@ void RunningBatch::step() {
                                  .documents = {},
                                  .observer = running->placed.observer.get()},
                         .sequence = &*running->sequence});
+      samplers.push_back(wants_logits ? &running->sampler : nullptr);
     }
-    const std::vector<std::vector<float>> logits = model_.forward(passes);
+    const std::vector<NextToken> next = model_.next_tokens(passes, samplers);
     for (std::size_t i = 0; i < batch.size(); ++i) {
-      if (batch[i]->is_prefilled()) take_logits(*batch[i], logits.at(i));
+      if (batch[i]->is_prefilled()) take_token(*batch[i], next.at(i));
     }
   } catch (...) {
     const std::string message = current_message();
@@ -195,12 +197,13 @@ void RunningBatch::step() {
   remove_ended();
 }
 
-void RunningBatch::take_logits(Running& running, const std::vector<float>& logits) {
+void RunningBatch::take_token(Running& running, const NextToken& next) {
   running.placed.observer.reset();
   const std::vector<TokenId>& ends = model_.config().eos_ids;
   Reply::Reaction reaction = Reply::Reaction::kContinue;
   try {
-    const TokenId token = running.sampler.next(logits);
+    if (!next.error.empty()) throw Error(next.error);
+    const TokenId token = next.token;
     if (std::find(ends.begin(), ends.end(), token) != ends.end()) return end(running, EndReason::kEndOfText);
     const Clock::time_point now = Clock::now();
     if (running.outcome.num_generated_tokens == 0) {

@@ -61,7 +61,7 @@ class RunningBatch {
   [[nodiscard]] std::int64_t num_pages_for(std::int64_t num_rows) const;
   [[nodiscard]] std::int64_t num_unreserved_pages() const;
   std::vector<Running*> plan_passes();
-  void take_logits(Running& running, const std::vector<float>& logits);
+  void take_token(Running& running, const NextToken& next);
   void end(Running& running, EndReason reason, std::string message = {});
   void remove_ended();
 
