@@ -19,6 +19,7 @@
 
 #include "mini_engine/cpu_model.hpp"
 #include "mini_engine/model_file.hpp"
+#include "mini_engine/named_config.hpp"
 
 namespace {
 
@@ -35,22 +36,6 @@ int num_threads() {
   return text != nullptr ? std::atoi(text) : static_cast<int>(std::thread::hardware_concurrency());
 }
 
-ModelConfig smollm2_config() {
-  ModelConfig config;
-  config.num_layers = 30;
-  config.hidden_size = 576;
-  config.num_heads = 9;
-  config.num_kv_heads = 3;
-  config.head_dim = 64;
-  config.ffn_size = 1536;
-  config.vocab_size = 49152;
-  config.max_positions = 8192;
-  config.tied_embeddings = true;
-  config.rope.theta = 100000.0;
-  config.name = "random weights";
-  return config;
-}
-
 // One model at a time: a benchmark of another precision replaces it.
 Model& model_of(Precision weights) {
   static std::unique_ptr<CpuModel> model;
@@ -59,8 +44,9 @@ Model& model_of(Precision weights) {
     model.reset();
     const mini_engine::ModelOptions options{.weights = weights, .num_threads = num_threads()};
     const char* path = std::getenv("PIKV_SMOLLM2");
-    model = std::make_unique<CpuModel>(path != nullptr ? CpuModel(*mini_engine::open_model(path), options)
-                                                       : CpuModel::random(smollm2_config(), 1, options));
+    model = std::make_unique<CpuModel>(path != nullptr
+                                           ? CpuModel(*mini_engine::open_model(path), options)
+                                           : CpuModel::random(mini_engine::named_config("smollm2-135m"), 1, options));
     held = weights;
   }
   return *model;

@@ -16,6 +16,7 @@
 
 #include "mini_engine/gpu/device.hpp"
 #include "mini_engine/gpu/gpu_model.hpp"
+#include "mini_engine/named_config.hpp"
 
 namespace {
 
@@ -30,23 +31,8 @@ using mini_engine::gpu::GpuModel;
 constexpr int kPageSize = 16;
 constexpr int kMostTokens = 16384 + 64;
 
-ModelConfig llama_8b() {
-  ModelConfig config;
-  config.num_layers = 32;
-  config.hidden_size = 4096;
-  config.num_heads = 32;
-  config.num_kv_heads = 8;
-  config.head_dim = 128;
-  config.ffn_size = 14336;
-  config.vocab_size = 128256;
-  config.max_positions = 131072;
-  config.rope.theta = 500000.0;
-  config.name = "llama3.1-8b";
-  return config;
-}
-
 struct World {
-  GpuModel model = GpuModel::random(llama_8b(), 1, {.precision = Precision::kBFloat16});
+  GpuModel model = GpuModel::random(mini_engine::named_config("llama3.1-8b"), 1, {.precision = Precision::kBFloat16});
   mini_engine::PagedCache cache =
       mini_engine::gpu::make_device_cache(model.config(), Precision::kBFloat16, kMostTokens / kPageSize, kPageSize);
 };

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "mini_engine/gpu/gpu_model.hpp"
+#include "mini_engine/named_config.hpp"
 #include "mini_engine/pikv_bridge.hpp"
 #include "mini_engine/sampler.hpp"
 #include "pikv/cuda.hpp"
@@ -26,7 +27,6 @@
 namespace {
 
 using mini_engine::ChunkServer;
-using mini_engine::ModelConfig;
 using mini_engine::Pass;
 using mini_engine::Precision;
 using mini_engine::Sequence;
@@ -47,28 +47,13 @@ T take(pikv::Result<T> result) {
   return std::move(*result);
 }
 
-ModelConfig llama_8b() {
-  ModelConfig config;
-  config.num_layers = 32;
-  config.hidden_size = 4096;
-  config.num_heads = 32;
-  config.num_kv_heads = 8;
-  config.head_dim = 128;
-  config.ffn_size = 14336;
-  config.vocab_size = 128256;
-  config.max_positions = 131072;
-  config.rope.theta = 500000.0;
-  config.name = "llama3.1-8b";
-  return config;
-}
-
 /// Everything that outlives a measurement. Chunks are encoded when they are first wanted.
 class World {
  public:
   World()
       : backend_(take(pikv::make_cuda_backend())),
         pinned_(take(pikv::make_cuda_pinned_memory())),
-        model_(GpuModel::random(llama_8b(), 1, {.precision = Precision::kBFloat16})),
+        model_(GpuModel::random(mini_engine::named_config("llama3.1-8b"), 1, {.precision = Precision::kBFloat16})),
         cache_(mini_engine::gpu::make_device_cache(model_.config(), Precision::kBFloat16, kMostTokens / kPageSize,
                                                    kPageSize)) {}
 

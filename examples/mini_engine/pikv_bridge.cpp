@@ -182,6 +182,7 @@ class ChunkServer::Placing final : public Placement, private PassObserver {
   [[nodiscard]] const pikv::CompositionPlan& plan() const override { return composition_.plan(); }
   [[nodiscard]] PassObserver* observer() override { return pipelined_as_ == 0 && items_.empty() ? nullptr : this; }
   void finish() override {
+    if (is_pending_) check(server_.backend.synchronize(server_.stream));
     is_pending_ = false;
     store_taken();
   }

@@ -95,6 +95,18 @@ std::string ServeMetrics::to_prometheus() const {
                 std::to_string(prompt_tokens.value()));
   append_single(page, "mini_engine_cached_tokens_total", "counter", "Prompt tokens that needed no computation.",
                 std::to_string(cached_tokens.value()));
+  append_header(page, "mini_engine_placed_tokens_total", "counter",
+                "Prompt tokens placed from the store, by what is known of their K and V.");
+  append_sample(page, "mini_engine_placed_tokens_total", "kind=\"exact\"", std::to_string(exact_tokens.value()));
+  append_sample(page, "mini_engine_placed_tokens_total", "kind=\"approximate\"",
+                std::to_string(approximate_tokens.value()));
+  append_sample(page, "mini_engine_placed_tokens_total", "kind=\"repaired\"",
+                std::to_string(repaired_tokens.value()));
+  append_single(page, "mini_engine_moved_bytes_total", "counter", "K and V moved out of the store into pages.",
+                std::to_string(moved_bytes.value()));
+  append_single(page, "mini_engine_encoded_document_tokens_total", "counter",
+                "Tokens of documents that were encoded because the store lacked them.",
+                std::to_string(encoded_document_tokens.value()));
   append_single(page, "mini_engine_generated_tokens_total", "counter", "Tokens generated.",
                 std::to_string(generated_tokens.value()));
   first_token_seconds.append_to(page, "mini_engine_time_to_first_token_seconds",

@@ -60,6 +60,9 @@ struct ServeMetrics {
   std::array<Counter, kNumEndReasons> ended;        ///< accepted requests, by EndReason
   std::array<Counter, kNumRefusalReasons> refused;  ///< by Refusal::Reason
   Counter prompt_tokens, cached_tokens, generated_tokens;
+  /// Of prompts that were placed from a store: tokens by what is known of their K and V, and what was moved for them.
+  Counter exact_tokens, approximate_tokens, repaired_tokens, moved_bytes;
+  Counter encoded_document_tokens;  ///< of documents that the store lacked
   Gauge queued, running, free_pages;
   Histogram first_token_seconds{{0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0}};
   Histogram inter_token_seconds{{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5}};

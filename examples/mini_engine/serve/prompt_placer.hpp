@@ -16,9 +16,12 @@ namespace mini_engine::serve {
 struct PlacedPrompt {
   /// Rows still to be computed, strictly ascending; the last row of the prompt is always among them.
   std::vector<std::int32_t> rows_to_compute;
-  /// Null, or sees every pass over this prompt's rows. They come in order, share by share, and none comes twice; when
-  /// the last is done, or the request ends before, the observer is destroyed on the engine's thread.
-  std::unique_ptr<PassObserver> observer = nullptr;
+  /// Null, or sees every pass over this prompt's rows. They come in order, share by share, and none comes twice. Owned
+  /// by `holder`.
+  PassObserver* observer = nullptr;
+  /// What has to live until the last of these passes is done, or the request ends before; let go on the engine's
+  /// thread.
+  std::shared_ptr<void> holder = nullptr;
 };
 
 /// Called on the engine's thread alone.

@@ -40,6 +40,18 @@ void check_placed(const PlacedPrompt& placed, int num_rows) {
   }
 }
 
+// How many of the rows from `done` on to compute now, at most `most`. A share that is not the last ends on a boundary
+// of the prompt where it can, so that blocks of exact prefix are not cut between passes.
+std::size_t share_of(const std::vector<std::int32_t>& rows, std::size_t done, std::size_t most) {
+  constexpr std::int32_t kBoundary = 256;
+  const std::size_t rest = rows.size() - done;
+  if (rest <= most) return rest;
+  for (std::size_t count = most; count > 0 && most - count < kBoundary; --count) {
+    if (rows[done + count] % kBoundary == 0) return count;
+  }
+  return most;
+}
+
 }  // namespace
 
 struct RunningBatch::Running {
@@ -62,6 +74,11 @@ struct RunningBatch::Running {
   std::vector<std::int32_t> rows;
   std::int32_t logit_row = 0;
 
+  // No pass over the prompt will come any more.
+  void let_go() {
+    placed.observer = nullptr;
+    placed.holder.reset();
+  }
   [[nodiscard]] bool is_prefilled() const { return num_placed_done == placed.rows_to_compute.size(); }
 };
 
@@ -143,7 +160,7 @@ std::vector<RunningBatch::Running*> RunningBatch::plan_passes() {
       running.sequence->grow(1);
     } else {
       const std::vector<std::int32_t>& rows = running.placed.rows_to_compute;
-      const std::size_t count = std::min(num_prefill_rows, rows.size() - running.num_placed_done);
+      const std::size_t count = share_of(rows, running.num_placed_done, num_prefill_rows);
       if (count == 0) continue;
       for (std::size_t i = 0; i < count; ++i) {
         const std::int32_t row = rows[running.num_placed_done++];
@@ -176,7 +193,7 @@ void RunningBatch::step() {
                                  .rows = running->rows,
                                  .logit_rows = {&running->logit_row, wants_logits ? 1U : 0U},
                                  .documents = {},
-                                 .observer = running->placed.observer.get()},
+                                 .observer = running->placed.observer},
                         .sequence = &*running->sequence});
       samplers.push_back(wants_logits ? &running->sampler : nullptr);
     }
@@ -198,7 +215,7 @@ void RunningBatch::step() {
 }
 
 void RunningBatch::take_token(Running& running, const NextToken& next) {
-  running.placed.observer.reset();
+  running.let_go();
   const std::vector<TokenId>& ends = model_.config().eos_ids;
   Reply::Reaction reaction = Reply::Reaction::kContinue;
   try {
@@ -239,7 +256,7 @@ void RunningBatch::end_all(EndReason reason) {
 void RunningBatch::end(Running& running, EndReason reason, std::string message) {
   running.outcome.reason = reason;
   running.outcome.message = std::move(message);
-  running.placed.observer.reset();
+  running.let_go();
   running.sequence.reset();
 }
 

@@ -1,0 +1,60 @@
+#include "mini_engine/serve/chunk_placer.hpp"
+
+#include <memory>
+#include <utility>
+
+#include "mini_engine/error.hpp"
+
+namespace mini_engine::serve {
+namespace {
+
+/// Stores what the passes gave when the last of them is done.
+class PlacementHolder {
+ public:
+  explicit PlacementHolder(std::unique_ptr<Placement> placement) : placement_(std::move(placement)) {}
+  ~PlacementHolder() {
+    try {
+      placement_->finish();
+    } catch (const Error&) {  // a pass that failed half way leaves nothing to store
+    }
+  }
+  PlacementHolder(const PlacementHolder&) = delete;
+  PlacementHolder& operator=(const PlacementHolder&) = delete;
+
+ private:
+  std::unique_ptr<Placement> placement_;
+};
+
+std::uint64_t count_of(std::int64_t value) { return static_cast<std::uint64_t>(value); }
+
+}  // namespace
+
+PlacedPrompt ChunkPlacer::place(std::span<const PromptSegment> segments, Sequence& sequence) {
+  const pikv::ChunkRecipe alone = server_.recipe({});
+  pikv::Prompt prompt;
+  for (const PromptSegment& segment : segments) {
+    if (segment.kind != PromptSegment::Kind::kDocument || !options_.use_chunks) {
+      prompt.add_fresh(segment.tokens);
+      continue;
+    }
+    if (server_.try_encode_chunk(segment.tokens, {}) == pikv::InsertOutcome::kInserted) {
+      metrics_.encoded_document_tokens.add(segment.tokens.size());
+    }
+    prompt.add_chunk(segment.tokens, alone);
+  }
+  std::unique_ptr<Placement> placement = server_.place(
+      prompt, sequence,
+      {.use_chunks = options_.use_chunks, .repaired_rows_per_chunk = options_.repaired_rows_per_chunk});
+
+  const pikv::CompositionPlan& plan = placement->plan();
+  metrics_.exact_tokens.add(count_of(plan.stats().exact_prefix_tokens + plan.stats().exact_segment_tokens));
+  metrics_.approximate_tokens.add(count_of(plan.stats().approximate_tokens));
+  metrics_.repaired_tokens.add(count_of(plan.stats().repaired_tokens));
+  metrics_.moved_bytes.add(count_of(plan.stats().bytes_to_move));
+  PlacedPrompt placed{.rows_to_compute = {plan.rows_to_compute().begin(), plan.rows_to_compute().end()},
+                      .observer = placement->observer()};
+  placed.holder = std::make_shared<PlacementHolder>(std::move(placement));
+  return placed;
+}
+
+}  // namespace mini_engine::serve

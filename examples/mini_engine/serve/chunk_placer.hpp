@@ -1,0 +1,35 @@
+// Prompts placed from a store of chunks: documents wherever they stand, and exact prefixes.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "mini_engine/pikv_bridge.hpp"
+#include "mini_engine/serve/metrics.hpp"
+#include "mini_engine/serve/prompt_placer.hpp"
+
+namespace mini_engine::serve {
+
+struct ChunkPlacerOptions {
+  bool use_chunks = true;  ///< false: documents are text, and only exact prefixes are reused
+  std::int32_t repaired_rows_per_chunk = 0;
+};
+
+/// A document that the store lacks is encoded alone, in a pass of its own, before its prompt is placed; when the store
+/// has no room for it, its prompt computes it.
+class ChunkPlacer final : public PromptPlacer {
+ public:
+  /// Server and metrics must outlive it and what it places. The server's cache must not be the scheduler's: whoever
+  /// admits a request has counted its pages.
+  ChunkPlacer(ChunkServer& server, ServeMetrics& metrics, const ChunkPlacerOptions& options)
+      : server_(server), metrics_(metrics), options_(options) {}
+
+  [[nodiscard]] PlacedPrompt place(std::span<const PromptSegment> segments, Sequence& sequence) override;
+
+ private:
+  ChunkServer& server_;
+  ServeMetrics& metrics_;
+  ChunkPlacerOptions options_;
+};
+
+}  // namespace mini_engine::serve
