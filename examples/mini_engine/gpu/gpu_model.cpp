@@ -75,14 +75,15 @@ struct GpuModel::Impl {
   Sampling sampling;
 
   // Scratch of a batch, [R] rows each.
-  DeviceBuffer hidden;     // [E] the residual stream
-  DeviceBuffer normed;     // [E]
-  DeviceBuffer projected;  // [Q*D + 2*H*D]
-  DeviceBuffer attended;   // [Q*D]
-  DeviceBuffer gate_up;    // [2F]
-  DeviceBuffer activated;  // [F]
-  DeviceBuffer chosen;     // [E] or [Q*D] of the rows whose logits are wanted
-  DeviceBuffer logits;     // [V] fp32 of those rows
+  DeviceBuffer hidden;         // [E] fp32, the residual stream: it sums over all layers
+  DeviceBuffer normed;         // [E]
+  DeviceBuffer projected;      // [Q*D + 2*H*D]
+  DeviceBuffer attended;       // [Q*D]
+  DeviceBuffer gate_up;        // [2F]
+  DeviceBuffer activated;      // [F]
+  DeviceBuffer chosen;         // [Q*D] of the rows whose logits are wanted
+  DeviceBuffer chosen_hidden;  // [E] fp32 of those rows
+  DeviceBuffer logits;         // [V] fp32 of those rows
 
   Impl(ModelConfig from, Precision of, DeviceWeights made)
       : config(std::move(from)),
@@ -104,7 +105,7 @@ struct GpuModel::Impl {
   template <class T>
   void run(std::span<const SequencePass> passes);
   template <class T>
-  void feed_forward(const DeviceWeights::Layer& layer, std::int64_t num_rows);
+  void feed_forward(const DeviceWeights::Layer& layer, std::int64_t num_rows, float* residual);
   void report_projected(std::span<const SequencePass> passes, int layer) const;
   [[nodiscard]] bool is_small(std::span<const SequencePass> passes) const;
   [[nodiscard]] PassGraphs::Key graph_key(const PagedCache& cache) const;
@@ -127,22 +128,23 @@ void GpuModel::Impl::grow(std::int64_t num_rows, std::int64_t num_logit_rows) {
   const auto rows_of = [&](DeviceBuffer& buffer, std::int64_t rows, std::int64_t size) {
     buffer.grow(static_cast<std::size_t>(rows * size * element_bytes));
   };
-  rows_of(hidden, num_rows, config.hidden_size);
+  hidden.grow(static_cast<std::size_t>(num_rows * config.hidden_size) * sizeof(float));
   rows_of(normed, num_rows, config.hidden_size);
   rows_of(projected, num_rows, sizes.row());
   rows_of(attended, num_rows, query_size());
   rows_of(gate_up, num_rows, 2 * std::int64_t{config.ffn_size});
   rows_of(activated, num_rows, config.ffn_size);
-  rows_of(chosen, num_logit_rows, config.hidden_size + query_size());
+  rows_of(chosen, num_logit_rows, query_size());
+  chosen_hidden.grow(static_cast<std::size_t>(num_logit_rows * config.hidden_size) * sizeof(float));
   logits.grow(static_cast<std::size_t>(num_logit_rows * config.vocab_size) * sizeof(float));
 }
 
-/// hidden += down(silu(gate(normed)) * up(normed))
+/// residual += down(silu(gate(normed)) * up(normed))
 template <class T>
-void GpuModel::Impl::feed_forward(const DeviceWeights::Layer& layer, std::int64_t num_rows) {
-  linear(normed.as<T>(), num_rows, layer.gate_up, gate_up.as<T>(), layer.gate_up.rows, false, stream.get());
+void GpuModel::Impl::feed_forward(const DeviceWeights::Layer& layer, std::int64_t num_rows, float* residual) {
+  linear(normed.as<T>(), num_rows, layer.gate_up, gate_up.as<T>(), layer.gate_up.rows, stream.get());
   silu_multiply(gate_up.as<T>(), num_rows, config.ffn_size, activated.as<T>(), stream.get());
-  linear(activated.as<T>(), num_rows, layer.down, hidden.as<T>(), config.hidden_size, true, stream.get());
+  linear.add_to(residual, activated.as<T>(), num_rows, layer.down, stream.get());
 }
 
 template <class T>
@@ -150,14 +152,15 @@ void GpuModel::Impl::run(std::span<const SequencePass> passes) {
   const cudaStream_t queue = stream.get();
   const std::int64_t size = config.hidden_size;
   std::int64_t num_rows = batch.num_rows();
-  embed(static_cast<const T*>(weights.embedding().data), batch.tokens(), num_rows, size, hidden.as<T>(), queue);
+  float* residual = hidden.as<float>();
+  embed(static_cast<const T*>(weights.embedding().data), batch.tokens(), num_rows, size, residual, queue);
   for (int index = 0; index < config.num_layers; ++index) {
     for (const SequencePass& one : passes) {
       if (one.pass.observer != nullptr) one.pass.observer->before_layer(index);
     }
     const DeviceWeights::Layer& layer = weights.layer(index);
-    rmsnorm(hidden.as<T>(), nullptr, num_rows, size, layer.attention_norm, config.rms_eps, normed.as<T>(), queue);
-    linear(normed.as<T>(), num_rows, layer.query_key_value, projected.as<T>(), sizes.row(), false, queue);
+    rmsnorm(residual, num_rows, size, layer.attention_norm, config.rms_eps, normed.as<T>(), queue);
+    linear(normed.as<T>(), num_rows, layer.query_key_value, projected.as<T>(), sizes.row(), queue);
     report_projected(passes, index);
     const CacheLayer cache = cache_layer(passes[0].sequence->cache(), index);
     rotate_and_store(projected.as<T>(), sizes, batch.positions(), batch.slots(), num_rows, cos.as<float>(),
@@ -165,21 +168,18 @@ void GpuModel::Impl::run(std::span<const SequencePass> passes) {
     attention(batch.attention(), cache, projected.as<T>(), sizes.row(), attended.as<T>(), queue);
     const T* values = attended.as<T>();
     if (index + 1 == config.num_layers) {  // only rows whose logits are wanted go on
-      T* const kept_values = chosen.as<T>();
-      T* const kept_hidden = kept_values + batch.num_logit_rows() * query_size();
-      gather_rows(values, batch.logit_rows(), batch.num_logit_rows(), query_size(), kept_values, queue);
-      gather_rows(hidden.as<T>(), batch.logit_rows(), batch.num_logit_rows(), size, kept_hidden, queue);
+      gather_rows(values, batch.logit_rows(), batch.num_logit_rows(), query_size(), chosen.as<T>(), queue);
+      gather_rows(hidden.as<float>(), batch.logit_rows(), batch.num_logit_rows(), size, chosen_hidden.as<float>(),
+                  queue);
       num_rows = batch.num_logit_rows();
-      values = kept_values;
-      check(cudaMemcpyAsync(hidden.as<T>(), kept_hidden, static_cast<std::size_t>(num_rows * size) * sizeof(T),
-                            cudaMemcpyDeviceToDevice, queue),
-            "cudaMemcpyAsync");
+      values = chosen.as<T>();
+      residual = chosen_hidden.as<float>();
     }
-    linear(values, num_rows, layer.attention_output, hidden.as<T>(), size, true, queue);
-    rmsnorm(hidden.as<T>(), nullptr, num_rows, size, layer.ffn_norm, config.rms_eps, normed.as<T>(), queue);
-    feed_forward<T>(layer, num_rows);
+    linear.add_to(residual, values, num_rows, layer.attention_output, queue);
+    rmsnorm(residual, num_rows, size, layer.ffn_norm, config.rms_eps, normed.as<T>(), queue);
+    feed_forward<T>(layer, num_rows, residual);
   }
-  rmsnorm(hidden.as<T>(), nullptr, num_rows, size, weights.output_norm(), config.rms_eps, normed.as<T>(), queue);
+  rmsnorm(residual, num_rows, size, weights.output_norm(), config.rms_eps, normed.as<T>(), queue);
   linear.to_float(normed.as<T>(), num_rows, weights.output_head(), logits.as<float>(), queue);
 }
 
@@ -217,7 +217,8 @@ PassGraphs::Key GpuModel::Impl::graph_key(const PagedCache& cache) const {
                         static_cast<const void*>(arrays.pages), static_cast<const void*>(cache.data())}) {
     add(p);
   }
-  for (const DeviceBuffer* buffer : {&hidden, &normed, &projected, &attended, &gate_up, &activated, &chosen, &logits}) {
+  for (const DeviceBuffer* buffer :
+       {&hidden, &normed, &projected, &attended, &gate_up, &activated, &chosen, &chosen_hidden, &logits}) {
     add(buffer->as<void>());
   }
   key.push_back(static_cast<std::uint64_t>(batch.num_logit_rows()));

@@ -31,14 +31,19 @@ class Linear {
   Linear(const Linear&) = delete;
   Linear& operator=(const Linear&) = delete;
 
-  /// y[r] (+)= W x[r]. x: [num_rows][columns] without gaps; y: [num_rows][rows], `output_stride` elements from row to
-  /// row, of the class's precision or of `output`. Throws Error when cuBLASLt has no way to do it.
+  /// y[r] = W x[r]. x: [num_rows][columns] without gaps; y: [num_rows][rows], `output_stride` elements from row to row.
+  /// Both of the class's precision. Throws Error when cuBLASLt has no way to do it.
   void operator()(const void* x, std::int64_t num_rows, const DeviceMatrix& w, void* y, std::int64_t output_stride,
-                  bool adds, cudaStream_t stream) {
-    multiply(x, num_rows, w, y, output_stride, adds, precision_, stream);
+                  cudaStream_t stream) {
+    multiply(x, num_rows, w, y, output_stride, false, precision_, stream);
   }
+  /// The same into fp32, [num_rows][rows] without gaps.
   void to_float(const void* x, std::int64_t num_rows, const DeviceMatrix& w, float* y, cudaStream_t stream) {
     multiply(x, num_rows, w, y, w.rows, false, Precision::kFloat32, stream);
+  }
+  /// y[r] += W x[r], in fp32.
+  void add_to(float* y, const void* x, std::int64_t num_rows, const DeviceMatrix& w, cudaStream_t stream) {
+    multiply(x, num_rows, w, y, w.rows, true, Precision::kFloat32, stream);
   }
 
  private:

@@ -37,67 +37,6 @@ struct Vector {
   }
 };
 
-/// Of the block, in every thread.
-__device__ float block_sum(float value) {
-  __shared__ float parts[kThreads / 32];
-#pragma unroll
-  for (int apart = 16; apart > 0; apart /= 2) value += __shfl_xor_sync(~0U, value, apart);
-  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = value;
-  __syncthreads();
-  value = 0;
-#pragma unroll
-  for (float part : parts) value += part;
-  return value;
-}
-
-template <class T>
-__global__ void copy_rows(const T* from, const std::uint32_t* chosen, std::int64_t size, T* out) {
-  let_next_kernel_start();
-  wait_for_kernels_before();
-  const T* const row = from + chosen[blockIdx.x] * size;
-  T* const target = out + blockIdx.x * size;
-  for (std::int64_t i = threadIdx.x * Vector<T>::kSize; i < size; i += kThreads * Vector<T>::kSize) {
-    *reinterpret_cast<uint4*>(target + i) = *reinterpret_cast<const uint4*>(row + i);
-  }
-}
-
-/// A block a row. What a thread has read first stays in registers; longer rows are read again.
-template <class T>
-__global__ __launch_bounds__(kThreads) void rmsnorm_kernel(const T* x, const std::int32_t* chosen, std::int64_t size,
-                                                           const float* weight, float eps, T* out) {
-  constexpr int kStep = kThreads * Vector<T>::kSize;
-  constexpr int kKept = 2;
-  let_next_kernel_start();
-  wait_for_kernels_before();
-  const T* const row = x + (chosen == nullptr ? std::int64_t{blockIdx.x} : chosen[blockIdx.x]) * size;
-  T* const target = out + blockIdx.x * size;
-  const std::int64_t first = threadIdx.x * Vector<T>::kSize;
-  Vector<T> kept[kKept];
-  float sum = 0;
-  const auto add_squares = [&](const Vector<T>& vector) {
-#pragma unroll
-    for (float value : vector.values) sum += value * value;
-  };
-#pragma unroll
-  for (int i = 0; i < kKept; ++i) {
-    if (first + i * kStep >= size) continue;
-    kept[i] = Vector<T>::read(row + first + i * kStep);
-    add_squares(kept[i]);
-  }
-  for (std::int64_t i = first + kKept * kStep; i < size; i += kStep) add_squares(Vector<T>::read(row + i));
-  const float factor = rsqrtf(block_sum(sum) / static_cast<float>(size) + eps);
-  const auto write = [&](Vector<T> vector, std::int64_t i) {
-#pragma unroll
-    for (int j = 0; j < Vector<T>::kSize; ++j) vector.values[j] *= factor * weight[i + j];
-    vector.write(target + i);
-  };
-#pragma unroll
-  for (int i = 0; i < kKept; ++i) {
-    if (first + i * kStep < size) write(kept[i], first + i * kStep);
-  }
-  for (std::int64_t i = first + kKept * kStep; i < size; i += kStep) write(Vector<T>::read(row + i), i);
-}
-
 /// Four elements of T.
 template <class T>
 struct Four;
@@ -125,6 +64,83 @@ __device__ void write_four(T* p, const float4& values) {
   store(elements + 2, values.z);
   store(elements + 3, values.w);
   *reinterpret_cast<typename Four<T>::Bits*>(p) = bits;
+}
+
+/// Of the block, in every thread.
+__device__ float block_sum(float value) {
+  __shared__ float parts[kThreads / 32];
+#pragma unroll
+  for (int apart = 16; apart > 0; apart /= 2) value += __shfl_xor_sync(~0U, value, apart);
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = value;
+  __syncthreads();
+  value = 0;
+#pragma unroll
+  for (float part : parts) value += part;
+  return value;
+}
+
+template <class T>
+__global__ void copy_rows(const T* from, const std::uint32_t* chosen, std::int64_t size, T* out) {
+  let_next_kernel_start();
+  wait_for_kernels_before();
+  const T* const row = from + chosen[blockIdx.x] * size;
+  T* const target = out + blockIdx.x * size;
+  for (std::int64_t i = threadIdx.x * Vector<T>::kSize; i < size; i += kThreads * Vector<T>::kSize) {
+    *reinterpret_cast<uint4*>(target + i) = *reinterpret_cast<const uint4*>(row + i);
+  }
+}
+
+template <class T>
+__global__ __launch_bounds__(kThreads) void embed_kernel(const T* table, const TokenId* tokens, std::int64_t size,
+                                                         float* out) {
+  let_next_kernel_start();
+  wait_for_kernels_before();
+  const T* const row = table + tokens[blockIdx.x] * size;
+  float* const target = out + blockIdx.x * size;
+  for (std::int64_t i = threadIdx.x * 4; i < size; i += kThreads * 4) write_four(target + i, read_four(row + i));
+}
+
+/// A block a row. What a thread has read first stays in registers; longer rows are read again.
+template <class T>
+__global__ __launch_bounds__(kThreads) void rmsnorm_kernel(const float* x, std::int64_t size, const float* weight,
+                                                           float eps, T* out) {
+  constexpr int kStep = kThreads * 4;
+  constexpr int kKept = 4;
+  let_next_kernel_start();
+  wait_for_kernels_before();
+  const float* const row = x + blockIdx.x * size;
+  T* const target = out + blockIdx.x * size;
+  const std::int64_t first = threadIdx.x * 4;
+  float4 kept[kKept];
+  float sum = 0;
+  const auto add_squares = [&](const float4& v) { sum += v.x * v.x + v.y * v.y + v.z * v.z + v.w * v.w; };
+#pragma unroll
+  for (int i = 0; i < kKept; ++i) {
+    if (first + i * kStep >= size) continue;
+    kept[i] = read_four(row + first + i * kStep);
+    add_squares(kept[i]);
+  }
+  for (std::int64_t i = first + kKept * kStep; i < size; i += kStep) add_squares(read_four(row + i));
+  const float factor = rsqrtf(block_sum(sum) / static_cast<float>(size) + eps);
+  const auto write = [&](const float4& v, std::int64_t i) {
+    const float4 w = read_four(weight + i);
+    write_four(target + i, make_float4(v.x * factor * w.x, v.y * factor * w.y, v.z * factor * w.z, v.w * factor * w.w));
+  };
+#pragma unroll
+  for (int i = 0; i < kKept; ++i) {
+    if (first + i * kStep < size) write(kept[i], first + i * kStep);
+  }
+  for (std::int64_t i = first + kKept * kStep; i < size; i += kStep) write(read_four(row + i), i);
+}
+
+/// a * c + sign * b * s: the product that is added is rounded, the other is fused. So do the engines whose keys are to
+/// be reproduced bit for bit; left to the compiler, it could be the other way round.
+__device__ float4 turned(const float4& a, const float4& c, const float4& b, const float4& s, float sign) {
+  const auto one = [sign](float ai, float ci, float bi, float si) {
+    return __fmaf_rn(ai, ci, sign * __fmul_rn(bi, si));
+  };
+  return make_float4(one(a.x, c.x, b.x, s.x), one(a.y, c.y, b.y, s.y), one(a.z, c.z, b.z, s.z),
+                     one(a.w, c.w, b.w, s.w));
 }
 
 /// A thread turns four pairs of one head, or moves four elements of a value. Heads first, then values.
@@ -167,10 +183,8 @@ __global__ __launch_bounds__(kThreads) void rotate_and_store_kernel(T* projected
   T* const to = head < num_queries ? from : place + (head - num_queries) * cache.head_stride + channel;
   const float4 x = read_four(from);
   const float4 y = read_four(from + half);
-  write_four(to,
-             make_float4(x.x * c.x - y.x * s.x, x.y * c.y - y.y * s.y, x.z * c.z - y.z * s.z, x.w * c.w - y.w * s.w));
-  write_four(to + half,
-             make_float4(y.x * c.x + x.x * s.x, y.y * c.y + x.y * s.y, y.z * c.z + x.z * s.z, y.w * c.w + x.w * s.w));
+  write_four(to, turned(x, c, y, s, -1.0F));
+  write_four(to + half, turned(y, c, x, s, 1.0F));
 }
 
 template <class T>
@@ -194,9 +208,9 @@ unsigned blocks_of(std::int64_t count) { return static_cast<unsigned>(count); }
 }  // namespace
 
 template <class T>
-void embed(const T* table, const TokenId* tokens, std::int64_t num_rows, std::int64_t size, T* out,
+void embed(const T* table, const TokenId* tokens, std::int64_t num_rows, std::int64_t size, float* out,
            cudaStream_t stream) {
-  launch("embed", copy_rows<T>, blocks_of(num_rows), kThreads, 0, stream, table, tokens, size, out);
+  launch("embed", embed_kernel<T>, blocks_of(num_rows), kThreads, 0, stream, table, tokens, size, out);
 }
 
 template <class T>
@@ -208,10 +222,10 @@ void gather_rows(const T* x, const std::int32_t* chosen, std::int64_t num_rows, 
 }
 
 template <class T>
-void rmsnorm(const T* x, const std::int32_t* chosen, std::int64_t num_rows, std::int64_t size, const float* weight,
-             float eps, T* out, cudaStream_t stream) {
+void rmsnorm(const float* x, std::int64_t num_rows, std::int64_t size, const float* weight, float eps, T* out,
+             cudaStream_t stream) {
   if (num_rows == 0) return;
-  launch("rmsnorm", rmsnorm_kernel<T>, blocks_of(num_rows), kThreads, 0, stream, x, chosen, size, weight, eps, out);
+  launch("rmsnorm", rmsnorm_kernel<T>, blocks_of(num_rows), kThreads, 0, stream, x, size, weight, eps, out);
 }
 
 template <class T>
@@ -234,10 +248,9 @@ void silu_multiply(const T* gate_up, std::int64_t num_rows, std::int64_t size, T
 }
 
 #define MINI_ENGINE_OPS_OF(T)                                                                                     \
-  template void embed<T>(const T*, const TokenId*, std::int64_t, std::int64_t, T*, cudaStream_t);                 \
+  template void embed<T>(const T*, const TokenId*, std::int64_t, std::int64_t, float*, cudaStream_t);             \
   template void gather_rows<T>(const T*, const std::int32_t*, std::int64_t, std::int64_t, T*, cudaStream_t);      \
-  template void rmsnorm<T>(const T*, const std::int32_t*, std::int64_t, std::int64_t, const float*, float, T*,    \
-                           cudaStream_t);                                                                         \
+  template void rmsnorm<T>(const float*, std::int64_t, std::int64_t, const float*, float, T*, cudaStream_t);      \
   template void rotate_and_store<T>(T*, const HeadSizes&, const std::int32_t*, const std::int64_t*, std::int64_t, \
                                     const float*, const float*, const CacheLayer&, cudaStream_t);                 \
   template void silu_multiply<T>(const T*, std::int64_t, std::int64_t, T*, cudaStream_t);

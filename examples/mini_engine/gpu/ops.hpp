@@ -25,14 +25,13 @@ struct HeadSizes {
 
 /// out[r] = table[tokens[r]]. table: [V][size], out: [R][size].
 template <class T>
-void embed(const T* table, const TokenId* tokens, std::int64_t num_rows, std::int64_t size, T* out,
+void embed(const T* table, const TokenId* tokens, std::int64_t num_rows, std::int64_t size, float* out,
            cudaStream_t stream);
 
-/// out[i] = x[chosen[i]] / rms(x[chosen[i]]) * weight; chosen null: all rows. x, out: [..][size]; they may be the same
-/// only when chosen is null.
+/// out[r] = x[r] / rms(x[r]) * weight. x, out: [R][size].
 template <class T>
-void rmsnorm(const T* x, const std::int32_t* chosen, std::int64_t num_rows, std::int64_t size, const float* weight,
-             float eps, T* out, cudaStream_t stream);
+void rmsnorm(const float* x, std::int64_t num_rows, std::int64_t size, const float* weight, float eps, T* out,
+             cudaStream_t stream);
 
 /// out[i] = x[chosen[i]].
 template <class T>
