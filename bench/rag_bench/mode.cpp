@@ -12,7 +12,7 @@ Mode parse_mode(const std::string& text) {
   Mode mode{.name = text};
   if (base == "device" || base == "pinned-bf16" || base == "pinned-fp8") {
     mode.kind = Mode::Kind::kChunks;
-    if (base != "device") mode.place = ChunkPlace::kPinned;
+    if (base != "device") mode.place = mini_engine::ChunkPlace::kPinned;
     if (base == "pinned-fp8") mode.format = pikv::SlabFormat::kFloat8;
     if (plus == std::string::npos) return mode;
     const char* const begin = text.data() + plus + 1;

@@ -4,8 +4,8 @@
 #include <cstdint>
 #include <string>
 
+#include "mini_engine/engine/engine.hpp"
 #include "pikv/slab.hpp"
-#include "rag_bench/engine.hpp"
 
 namespace rag_bench {
 
@@ -13,7 +13,7 @@ struct Mode {
   enum class Kind : std::uint8_t { kFull, kExactPrefix, kChunks };
   std::string name;
   Kind kind = Kind::kFull;
-  ChunkPlace place = ChunkPlace::kDevice;
+  mini_engine::ChunkPlace place = mini_engine::ChunkPlace::kDevice;
   pikv::SlabFormat format = pikv::SlabFormat::kPlain;
   int repaired_rows_per_chunk = 0;
 };

@@ -11,11 +11,11 @@
 #include <string>
 #include <vector>
 
+#include "mini_engine/engine/engine.hpp"
 #include "mini_engine/error.hpp"
 #include "mini_engine/named_config.hpp"
 #include "mini_engine/serve/chunk_placer.hpp"
 #include "mini_engine/serve/scheduler.hpp"
-#include "rag_bench/engine.hpp"
 #include "rag_bench/load.hpp"
 #include "rag_bench/mode.hpp"
 #include "rag_bench/report.hpp"
@@ -85,7 +85,7 @@ std::int64_t store_bytes(const Settings& s, const mini_engine::ModelConfig& conf
 
 int pages_for(int num_tokens) { return (num_tokens + kPageSize - 1) / kPageSize; }
 
-rag_bench::Summary run_mode(const Settings& s, const Mode& mode, rag_bench::Engine& engine) {
+rag_bench::Summary run_mode(const Settings& s, const Mode& mode, mini_engine::Engine& engine) {
   const rag_bench::Workload workload(s.workload);
   const int prompt_tokens = s.workload.documents_per_request * s.workload.document_tokens + s.workload.question_tokens;
   mini_engine::PagedCache cache =
@@ -147,8 +147,9 @@ void run(Settings& s) {
   for (const std::string& text : s.modes) modes.push_back(rag_bench::parse_mode(text));
   const mini_engine::ModelConfig config = mini_engine::named_config(s.shapes);
   s.workload.vocab_size = config.vocab_size;
-  const std::unique_ptr<rag_bench::Engine> engine =
-      s.device == "gpu" ? rag_bench::make_gpu_engine(config) : rag_bench::make_cpu_engine(config, s.num_threads);
+  const auto precision = s.device == "gpu" ? mini_engine::Precision::kBFloat16 : mini_engine::Precision::kFloat32;
+  const std::unique_ptr<mini_engine::Engine> engine = mini_engine::make_engine(
+      config, {.on_gpu = s.device == "gpu", .weights = precision, .cache = precision, .num_threads = s.num_threads});
   std::vector<rag_bench::Summary> summaries;
   for (const Mode& mode : modes) {
     summaries.push_back(run_mode(s, mode, *engine));

@@ -1,4 +1,4 @@
-// mini_engine: answers a prompt with a llama-architecture model, on the CPU, or serves one over HTTP.
+// mini_engine: answers a prompt with a llama-architecture model, on the CPU or a GPU, or serves one over HTTP.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -9,10 +9,9 @@
 #include <string_view>
 #include <vector>
 
-#include "cpu_model.hpp"
+#include "engine/model_choice.hpp"
 #include "error.hpp"
 #include "generate.hpp"
-#include "model_file.hpp"
 #include "sampler.hpp"
 #include "text_stream.hpp"
 #include "tokenizer.hpp"
@@ -22,7 +21,6 @@
 
 namespace {
 
-using mini_engine::Precision;
 using mini_engine::TokenId;
 
 constexpr int kPageSize = 16;
@@ -30,20 +28,17 @@ constexpr int kPageSize = 16;
 enum ExitCode { kSuccess = 0, kFailure = 1 };  // CLI11 has its own codes, from 100 on, for a wrong command line
 
 struct Settings {
-  std::string model_path;
+  mini_engine::ModelChoice model;
   std::string prompt;
   bool has_prompt = false;
   std::string system;
   int max_tokens = 256;
   mini_engine::SamplerOptions sampling;
-  int num_threads = 0;
-  std::string weights = "fp32";
-  std::string cache = "fp32";
   bool is_raw = false;
 };
 
 void declare(CLI::App& app, Settings& settings) {
-  app.add_option("--model", settings.model_path, "GGUF file or Hugging Face folder")->required();
+  declare_model(app, settings.model);
   app.add_option("--prompt", settings.prompt, "what to answer; read from standard input when absent");
   app.add_option("--system", settings.system, "system message of the chat template");
   app.add_option("--max-tokens", settings.max_tokens, "tokens to generate at most")
@@ -54,17 +49,8 @@ void declare(CLI::App& app, Settings& settings) {
   app.add_option("--top-p", settings.sampling.top_p, "sample from the likeliest tokens of this total probability")
       ->capture_default_str();
   app.add_option("--seed", settings.sampling.seed, "of the sampler")->capture_default_str();
-  app.add_option("--threads", settings.num_threads, "0 takes all cores")->capture_default_str();
-  app.add_option("--precision", settings.weights, "of the weights: fp32 or bf16")
-      ->check(CLI::IsMember({"fp32", "bf16"}))
-      ->capture_default_str();
-  app.add_option("--cache", settings.cache, "of the KV cache: fp32 or bf16")
-      ->check(CLI::IsMember({"fp32", "bf16"}))
-      ->capture_default_str();
   app.add_flag("--raw", settings.is_raw, "continue the prompt itself, without a chat template");
 }
-
-Precision precision_of(const std::string& name) { return name == "bf16" ? Precision::kBFloat16 : Precision::kFloat32; }
 
 std::vector<TokenId> prompt_tokens(const Settings& settings, const mini_engine::Tokenizer& tokenizer) {
   if (settings.is_raw) {
@@ -91,15 +77,14 @@ void run(Settings& settings) {
     settings.prompt.assign(std::istreambuf_iterator<char>(std::cin), std::istreambuf_iterator<char>());
   }
   mini_engine::Sampler sampler(settings.sampling);
-  const auto file = mini_engine::open_model(settings.model_path);
-  const mini_engine::Tokenizer tokenizer(file->tokenizer());
+  const mini_engine::ChosenModel chosen = load_model(settings.model);
+  const mini_engine::Tokenizer& tokenizer = *chosen.tokenizer;
   const std::vector<TokenId> prompt = prompt_tokens(settings, tokenizer);
-  mini_engine::CpuModel model(*file, {.weights = precision_of(settings.weights), .num_threads = settings.num_threads});
+  mini_engine::Model& model = chosen.engine->model();
 
   const std::size_t num_rows = std::min(prompt.size() + static_cast<std::size_t>(settings.max_tokens),
-                                        static_cast<std::size_t>(file->config().max_positions));
-  mini_engine::PagedCache cache(file->config(), precision_of(settings.cache),
-                                static_cast<int>(num_rows / kPageSize + 1), kPageSize);
+                                        static_cast<std::size_t>(model.config().max_positions));
+  mini_engine::PagedCache cache = chosen.engine->make_cache(static_cast<int>(num_rows / kPageSize + 1), kPageSize);
   mini_engine::Sequence sequence(cache);
   mini_engine::TextStream text(tokenizer);
   const mini_engine::Generation generation =
@@ -120,7 +105,7 @@ void run(Settings& settings) {
 
 int main(int argc, char** argv) {
   Settings settings;
-  CLI::App app("Answers a prompt with a llama-architecture model, on the CPU.", "mini_engine");
+  CLI::App app("Answers a prompt with a llama-architecture model.", "mini_engine");
   declare(app, settings);
 #if MINI_ENGINE_HAS_SERVE
   mini_engine::serve::ServeSettings serve_settings;

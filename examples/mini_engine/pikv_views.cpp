@@ -3,13 +3,9 @@
 #include "mini_engine/pikv_errors.hpp"
 
 namespace mini_engine {
-namespace {
-
 pikv::DType dtype_of(Precision precision) {
   return precision == Precision::kFloat32 ? pikv::DType::kFloat32 : pikv::DType::kBFloat16;
 }
-
-}  // namespace
 
 pikv::KvGeometry kv_geometry(const ModelConfig& config, pikv::DType store_dtype) {
   return pikv::KvGeometry{.num_layers = config.num_layers,

@@ -7,6 +7,7 @@
 
 namespace mini_engine {
 
+[[nodiscard]] pikv::DType dtype_of(Precision precision);
 /// What the model keeps for each token, with the store's dtype.
 [[nodiscard]] pikv::KvGeometry kv_geometry(const ModelConfig& config, pikv::DType store_dtype);
 /// The model's rotation in pikv's words. A GGUF file's frequency divisors have no name there; they are weights and thus

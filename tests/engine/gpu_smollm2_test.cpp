@@ -31,9 +31,15 @@ std::vector<float> logits_of(mini_engine::Model& model, mini_engine::PagedCache 
   return test_support::run_rows(model, sequence, tokens, 0, static_cast<int>(tokens.size()));
 }
 
-/// |a - b| / |b| of the row where it is largest.
-double worst_row(const std::vector<float>& a, const std::vector<float>& b, std::size_t row_size) {
-  double worst = 0;
+struct Distance {
+  double all = 0;        ///< |a - b| / |b| over all rows
+  double worst_row = 0;  ///< of the row where it is largest
+};
+
+Distance distance(const std::vector<float>& a, const std::vector<float>& b, std::size_t row_size) {
+  Distance result;
+  double all_difference = 0;
+  double all_size = 0;
   for (std::size_t row = 0; row < b.size(); row += row_size) {
     double difference = 0;
     double size = 0;
@@ -41,9 +47,12 @@ double worst_row(const std::vector<float>& a, const std::vector<float>& b, std::
       difference += std::pow(static_cast<double>(a[i]) - b[i], 2);
       size += std::pow(static_cast<double>(b[i]), 2);
     }
-    worst = std::max(worst, std::sqrt(difference / size));
+    result.worst_row = std::max(result.worst_row, std::sqrt(difference / size));
+    all_difference += difference;
+    all_size += size;
   }
-  return worst;
+  result.all = std::sqrt(all_difference / all_size);
+  return result;
 }
 
 TEST_CASE("SmolLM2 on the GPU gives the CPU engine's logits, and torch's") {
@@ -67,7 +76,7 @@ TEST_CASE("SmolLM2 on the GPU gives the CPU engine's logits, and torch's") {
     const bool is_float = precision == Precision::kFloat32;
     mini_engine::CpuModel on_cpu(*file, {.weights = precision});
     mini_engine::gpu::GpuModel on_gpu(*file, {.precision = precision});
-    double worst = 0;
+    Distance worst;
     for (const nlohmann::json& prompt : golden["prompts"]) {
       const auto name = prompt["name"].get<std::string>();
       CAPTURE(name);
@@ -78,16 +87,19 @@ TEST_CASE("SmolLM2 on the GPU gives the CPU engine's logits, and torch's") {
           logits_of(on_cpu, mini_engine::PagedCache(config, precision, num_pages, 16), tokens);
       const std::vector<float> given =
           logits_of(on_gpu, mini_engine::gpu::make_device_cache(config, precision, num_pages, 16), tokens);
-      const double distance = worst_row(given, expected, vocab_size);
-      worst = std::max(worst, distance);
-      CHECK(distance < (is_float ? 1e-3 : 2e-2));
+      const Distance found = distance(given, expected, vocab_size);
+      worst = {std::max(worst.all, found.all), std::max(worst.worst_row, found.worst_row)};
+      // In bf16 transformers itself is 2.1e-2 to 2.6e-2 away from these weights in fp32, and a single row up to 1.6e-1.
+      CHECK(found.all < (is_float ? 1e-3 : 2e-2));
+      CHECK(found.worst_row < (is_float ? 1e-3 : 1e-1));
       const auto ids = prompt["last_ids"].get<std::vector<TokenId>>();
       const auto logits = prompt["last_logits"].get<std::vector<double>>();
       for (std::size_t i = 0; is_float && i < ids.size(); ++i) {
         CHECK(std::abs(static_cast<double>(given[(tokens.size() - 1) * vocab_size + ids[i]]) - logits[i]) < 1e-3);
       }
     }
-    std::printf("%s: the farthest row is %.2e away from the CPU engine's\n", is_float ? "fp32" : "bf16", worst);
+    std::printf("%s: at most %.2e away from the CPU engine, %.2e in a single row\n", is_float ? "fp32" : "bf16",
+                worst.all, worst.worst_row);
   }
 }
 

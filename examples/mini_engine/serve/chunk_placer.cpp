@@ -33,7 +33,8 @@ PlacedPrompt ChunkPlacer::place(std::span<const PromptSegment> segments, Sequenc
   const pikv::ChunkRecipe alone = server_.recipe({});
   pikv::Prompt prompt;
   for (const PromptSegment& segment : segments) {
-    if (segment.kind != PromptSegment::Kind::kDocument || !options_.use_chunks) {
+    if (segment.kind != PromptSegment::Kind::kDocument || !options_.use_chunks ||
+        segment.tokens.size() > static_cast<std::size_t>(options_.max_document_tokens)) {
       prompt.add_fresh(segment.tokens);
       continue;
     }
@@ -42,9 +43,9 @@ PlacedPrompt ChunkPlacer::place(std::span<const PromptSegment> segments, Sequenc
     }
     prompt.add_chunk(segment.tokens, alone);
   }
-  std::unique_ptr<Placement> placement = server_.place(
-      prompt, sequence,
-      {.use_chunks = options_.use_chunks, .repaired_rows_per_chunk = options_.repaired_rows_per_chunk});
+  std::unique_ptr<Placement> placement =
+      server_.place(prompt, sequence,
+                    {.use_chunks = options_.use_chunks, .repaired_rows_per_chunk = options_.repaired_rows_per_chunk});
 
   const pikv::CompositionPlan& plan = placement->plan();
   metrics_.exact_tokens.add(count_of(plan.stats().exact_prefix_tokens + plan.stats().exact_segment_tokens));

@@ -13,6 +13,7 @@ namespace mini_engine::serve {
 struct ChunkPlacerOptions {
   bool use_chunks = true;  ///< false: documents are text, and only exact prefixes are reused
   std::int32_t repaired_rows_per_chunk = 0;
+  std::int32_t max_document_tokens = 1 << 30;  ///< longer documents are text; at most what the server's cache holds
 };
 
 /// A document that the store lacks is encoded alone, in a pass of its own, before its prompt is placed; when the store

@@ -10,12 +10,9 @@
 #include <filesystem>
 #include <thread>
 
-#include "mini_engine/cpu_model.hpp"
 #include "mini_engine/error.hpp"
-#include "mini_engine/model_file.hpp"
 #include "mini_engine/serve/http_server.hpp"
 #include "mini_engine/serve/metrics.hpp"
-#include "mini_engine/serve/prompt_placer.hpp"
 #include "mini_engine/serve/scheduler.hpp"
 #include "mini_engine/tokenizer.hpp"
 
@@ -25,11 +22,10 @@ namespace {
 constexpr int kDefaultCacheTokens = 8192;  // about 1 GiB in bf16 for a model of 8 billion parameters
 constexpr int kSpareHttpThreads = 8;       // for /health and /metrics while every place in queue and batch is taken
 
-Precision precision_of(const std::string& name) { return name == "bf16" ? Precision::kBFloat16 : Precision::kFloat32; }
-
 std::string model_id_of(const ServeSettings& settings) {
   if (!settings.model_id.empty()) return settings.model_id;
-  const auto path = std::filesystem::absolute(settings.model_path).lexically_normal();
+  if (settings.model.path.empty()) return settings.model.random_weights;
+  const auto path = std::filesystem::absolute(settings.model.path).lexically_normal();
   return path.has_filename() ? path.filename().string() : path.parent_path().filename().string();
 }
 
@@ -82,9 +78,9 @@ void stop_gracefully(Scheduler& scheduler, const StopSignals& signals, std::chro
 }  // namespace
 
 void declare_serve(CLI::App& command, ServeSettings& settings) {
-  const auto precision = CLI::IsMember({"fp32", "bf16"});
   const auto positive = CLI::Range(1, 1 << 30);
-  command.add_option("--model", settings.model_path, "GGUF file or Hugging Face folder")->required();
+  declare_model(command, settings.model);
+  declare_reuse(command, settings.reuse);
   command.add_option("--model-id", settings.model_id, "what requests call it; the file's name when absent");
   command.add_option("--host", settings.host, "address to listen on")->capture_default_str();
   command.add_option("--port", settings.port, "0 takes a free one")->check(CLI::Range(0, 65535))->capture_default_str();
@@ -112,27 +108,21 @@ void declare_serve(CLI::App& command, ServeSettings& settings) {
   command.add_option("--grace", settings.grace_seconds, "seconds that running requests have when a signal comes")
       ->check(CLI::Range(0, 86400))
       ->capture_default_str();
-  command.add_option("--threads", settings.num_threads, "of the model; 0 takes all cores")->capture_default_str();
-  command.add_option("--precision", settings.weights, "of the weights: fp32 or bf16")
-      ->check(precision)
-      ->capture_default_str();
-  command.add_option("--cache", settings.cache, "of the KV cache: fp32 or bf16")
-      ->check(precision)
-      ->capture_default_str();
 }
 
 void serve(const ServeSettings& settings) {
   const StopSignals signals;
-  const auto file = open_model(settings.model_path);
-  const Tokenizer tokenizer(file->tokenizer());
+  const ChosenModel chosen = load_model(settings.model);
+  const Tokenizer& tokenizer = *chosen.tokenizer;
   if (tokenizer.data().chat_template == ChatTemplate::kNone) {
     throw Error(tokenizer.data().source + ": no chat template that this engine knows");
   }
-  CpuModel model(*file, {.weights = precision_of(settings.weights), .num_threads = settings.num_threads});
-  PagedCache cache(file->config(), precision_of(settings.cache), num_pages_of(settings), settings.page_size);
-  ComputingPlacer placer;
+  PagedCache cache = chosen.engine->make_cache(num_pages_of(settings), settings.page_size);
   ServeMetrics metrics;
-  Scheduler scheduler(model, cache, placer, metrics,
+  ReuseSetup reuse(settings.reuse, *chosen.engine,
+                   settings.reuse.reuse == "none" ? std::array<std::byte, 32>{} : chosen.fingerprint(),
+                   settings.page_size, metrics);
+  Scheduler scheduler(chosen.engine->model(), cache, reuse.placer(), metrics,
                       {.max_queued = settings.max_queued,
                        .batch = {.max_running = settings.max_running, .prefill_rows_per_step = settings.prefill_rows}});
   HttpServer server(scheduler, tokenizer, metrics,

@@ -3,7 +3,8 @@
 
 #include <string>
 
-#include "mini_engine/types.hpp"
+#include "mini_engine/engine/model_choice.hpp"
+#include "mini_engine/serve/reuse_settings.hpp"
 
 namespace CLI {
 class App;
@@ -12,7 +13,8 @@ class App;
 namespace mini_engine::serve {
 
 struct ServeSettings {
-  std::string model_path;
+  ModelChoice model;
+  ReuseSettings reuse;
   std::string model_id;  ///< empty: the name of the file or folder
   std::string host = "127.0.0.1";
   int port = 8080;
@@ -24,9 +26,6 @@ struct ServeSettings {
   int default_max_tokens = 512;
   int max_body_kib = 8192;
   int grace_seconds = 30;
-  int num_threads = 0;
-  std::string weights = "fp32";
-  std::string cache = "fp32";
 };
 
 /// Adds the subcommand's options to `command`. The settings must outlive its parsing.

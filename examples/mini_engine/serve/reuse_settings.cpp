@@ -1,0 +1,66 @@
+#include "mini_engine/serve/reuse_settings.hpp"
+
+#include <CLI/CLI.hpp>
+
+#include "mini_engine/error.hpp"
+#include "mini_engine/serve/chunk_placer.hpp"
+
+namespace mini_engine::serve {
+namespace {
+
+constexpr std::int32_t kPrefixBlockTokens = 64;
+
+}  // namespace
+
+void declare_reuse(CLI::App& command, ReuseSettings& settings) {
+  command
+      .add_option("--reuse", settings.reuse, "none, prefix (exact prefixes) or chunks (documents wherever they stand)")
+      ->check(CLI::IsMember({"none", "prefix", "chunks"}))
+      ->capture_default_str();
+  command.add_option("--store-mib", settings.store_mib, "room for what is reused")
+      ->check(CLI::Range(1, 1 << 30))
+      ->capture_default_str();
+  command.add_option("--store-tier", settings.tier, "device, or pinned: page-locked host memory beside a GPU")
+      ->check(CLI::IsMember({"device", "pinned"}))
+      ->capture_default_str();
+  command.add_option("--store-format", settings.format, "plain, or fp8 in about half the room of bf16")
+      ->check(CLI::IsMember({"plain", "fp8"}))
+      ->capture_default_str();
+  command.add_option("--repair", settings.repaired_rows, "first rows of each reused document to compute anew")
+      ->check(CLI::Range(0, 1 << 20))
+      ->capture_default_str();
+  command.add_option("--max-document-tokens", settings.max_document_tokens, "longer documents are not reused")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
+}
+
+ReuseSetup::ReuseSetup(const ReuseSettings& settings, Engine& engine, const std::array<std::byte, 32>& fingerprint,
+                       int page_size, ServeMetrics& metrics) {
+  if (settings.reuse == "none") {
+    placer_ = std::make_unique<ComputingPlacer>();
+    return;
+  }
+  const bool uses_chunks = settings.reuse == "chunks";
+  if (!uses_chunks && settings.format != "plain") {
+    throw Error("--reuse prefix with --store-format " + settings.format + ": what comes back would not be exact");
+  }
+  if (!uses_chunks && settings.repaired_rows > 0) {
+    throw Error("--reuse prefix with --repair: exact rows need none");
+  }
+  scratch_.emplace(engine.make_cache((settings.max_document_tokens + page_size - 1) / page_size, page_size));
+  server_.emplace(
+      engine.model(), *scratch_, fingerprint,
+      ChunkServerOptions{
+          .capacity_bytes = std::int64_t{settings.store_mib} << 20,
+          .store_dtype = engine.store_dtype(),
+          .encoding = {.format = settings.format == "fp8" ? pikv::SlabFormat::kFloat8 : pikv::SlabFormat::kPlain},
+          .name_space = "private:mini_engine serve",
+          .prefix_block_tokens = kPrefixBlockTokens,
+          .device = engine.reuse_device(settings.tier == "pinned" ? ChunkPlace::kPinned : ChunkPlace::kDevice)});
+  placer_ = std::make_unique<ChunkPlacer>(*server_, metrics,
+                                          ChunkPlacerOptions{.use_chunks = uses_chunks,
+                                                             .repaired_rows_per_chunk = settings.repaired_rows,
+                                                             .max_document_tokens = settings.max_document_tokens});
+}
+
+}  // namespace mini_engine::serve
