@@ -79,7 +79,7 @@ count() {
 }
 
 if [ "$install" = yes ]; then
-  packages=("${build_packages[@]}" "${model_packages[@]}" doctest-dev libbenchmark-dev ccache)
+  packages=("${build_packages[@]}" "${model_packages[@]}" doctest-dev libbenchmark-dev ccache python3)
   case " ${stages[*]} " in *" fuzz "*) packages+=(clang libclang-rt-14-dev) ;; esac
   install_packages "${packages[@]}"
 fi
