@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
 #include <random>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "mini_engine/bfloat16.hpp"
 #include "mini_engine/gpu/attention.hpp"
 #include "mini_engine/gpu/device.hpp"
+#include "support/gpu_runs.hpp"
 
 namespace {
 
@@ -250,11 +250,7 @@ class World {
 };
 
 TEST_CASE("attention gives the oracle's rows and touches nothing else") {
-  int num_devices = 0;
-  if (cudaGetDeviceCount(&num_devices) != cudaSuccess || num_devices == 0) {
-    std::printf("SKIPPED: no CUDA device\n");
-    return;
-  }
+  if (!test_support::has_gpu()) return;
   for (const Case& one : kCases) {
     for (const Precision precision : {Precision::kFloat32, Precision::kBFloat16}) {
       CAPTURE(one.name);

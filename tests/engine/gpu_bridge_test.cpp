@@ -4,7 +4,6 @@
 
 #include <array>
 #include <cmath>
-#include <cstdio>
 #include <memory>
 #include <optional>
 #include <random>
@@ -17,6 +16,7 @@
 #include "mini_engine/thread_pool.hpp"
 #include "mini_engine/weights.hpp"
 #include "pikv/cuda.hpp"
+#include "support/gpu_runs.hpp"
 
 namespace {
 
@@ -29,18 +29,13 @@ using mini_engine::Prefill;
 using mini_engine::ReuseOptions;
 using mini_engine::Sequence;
 using mini_engine::TokenId;
+using test_support::distance;
+using test_support::has_gpu;
 
 constexpr int kPageSize = 16;
 constexpr int kPages = 128;
 constexpr std::array<std::byte, 32> kFingerprint{};
 const std::vector<std::byte> kSecret(32);
-
-bool has_gpu() {
-  int num_devices = 0;
-  if (cudaGetDeviceCount(&num_devices) == cudaSuccess && num_devices > 0) return true;
-  std::printf("SKIPPED: no CUDA device\n");
-  return false;
-}
 
 ModelConfig small_config() {
   ModelConfig config;
@@ -60,17 +55,6 @@ std::vector<TokenId> made_up_tokens(std::size_t count, unsigned seed) {
   std::vector<TokenId> tokens(count);
   for (TokenId& token : tokens) token = static_cast<TokenId>(random() % 512);
   return tokens;
-}
-
-double distance(const std::vector<float>& a, const std::vector<float>& b) {
-  REQUIRE(a.size() == b.size());
-  double difference = 0;
-  double norm = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
-    norm += double{b[i]} * b[i];
-  }
-  return std::sqrt(difference / norm);
 }
 
 enum class Place { kDevice, kPinned };

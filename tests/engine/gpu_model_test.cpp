@@ -3,7 +3,6 @@
 #include <doctest/doctest.h>
 
 #include <cmath>
-#include <cstdio>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -14,6 +13,7 @@
 #include "mini_engine/gpu/gpu_model.hpp"
 #include "mini_engine/thread_pool.hpp"
 #include "mini_engine/weights.hpp"
+#include "support/gpu_runs.hpp"
 
 namespace {
 
@@ -27,16 +27,11 @@ using mini_engine::Sequence;
 using mini_engine::SequencePass;
 using mini_engine::TokenId;
 using mini_engine::gpu::GpuModel;
+using test_support::distance;
+using test_support::has_gpu;
 
 constexpr int kPageSize = 16;
 constexpr int kPages = 128;
-
-bool has_gpu() {
-  int num_devices = 0;
-  if (cudaGetDeviceCount(&num_devices) == cudaSuccess && num_devices > 0) return true;
-  std::printf("SKIPPED: no CUDA device\n");
-  return false;
-}
 
 ModelConfig small_config(int num_heads, int num_kv_heads, int head_dim) {
   ModelConfig config;
@@ -77,18 +72,6 @@ std::vector<TokenId> made_up_tokens(int count, int seed) {
     token = (state >> 8) % 512;
   }
   return tokens;
-}
-
-/// ||a - b|| / ||b||
-double distance(const std::vector<float>& a, const std::vector<float>& b) {
-  REQUIRE(a.size() == b.size());
-  double difference = 0;
-  double norm = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    difference += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
-    norm += double{b[i]} * b[i];
-  }
-  return std::sqrt(difference / norm);
 }
 
 /// Rows [begin, end) of `tokens` in one pass; logits of all of them.

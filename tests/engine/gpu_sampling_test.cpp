@@ -1,10 +1,8 @@
 // Tokens chosen on the GPU against Sampler: greedily the same, else from the same distribution.
-#include <cuda_runtime_api.h>
 #include <doctest/doctest.h>
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -13,6 +11,7 @@
 #include "mini_engine/gpu/device.hpp"
 #include "mini_engine/gpu/sampling.hpp"
 #include "mini_engine/sampler.hpp"
+#include "support/gpu_runs.hpp"
 
 namespace {
 
@@ -21,15 +20,9 @@ using mini_engine::TokenId;
 using mini_engine::gpu::DeviceBuffer;
 using mini_engine::gpu::Draw;
 using mini_engine::gpu::Drawn;
+using test_support::has_gpu;
 
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
-bool has_gpu() {
-  int num_devices = 0;
-  if (cudaGetDeviceCount(&num_devices) == cudaSuccess && num_devices > 0) return true;
-  std::printf("SKIPPED: no CUDA device\n");
-  return false;
-}
 
 std::vector<Drawn> draw(const std::vector<float>& logits, std::size_t vocab_size, const std::vector<Draw>& draws) {
   const mini_engine::gpu::Stream stream;

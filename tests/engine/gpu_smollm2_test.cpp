@@ -16,6 +16,7 @@
 #include "mini_engine/gpu/gpu_model.hpp"
 #include "mini_engine/model_file.hpp"
 #include "support/engine_runs.hpp"
+#include "support/gpu_runs.hpp"
 
 namespace {
 
@@ -56,11 +57,7 @@ Distance distance(const std::vector<float>& a, const std::vector<float>& b, std:
 }
 
 TEST_CASE("SmolLM2 on the GPU gives the CPU engine's logits, and torch's") {
-  int num_devices = 0;
-  if (cudaGetDeviceCount(&num_devices) != cudaSuccess || num_devices == 0) {
-    std::printf("SKIPPED: no CUDA device\n");
-    return;
-  }
+  if (!test_support::has_gpu()) return;
   const char* path = std::getenv("PIKV_SMOLLM2");
   if (path == nullptr) {
     std::printf("SKIPPED: PIKV_SMOLLM2 does not name the GGUF file\n");

@@ -2,17 +2,13 @@
 
 #include "attention_kernels.hpp"
 #include "launch.cuh"
+#include "numbers.cuh"
 
 namespace mini_engine::gpu {
 namespace {
 
 constexpr int kWarps = 4;
 constexpr int kMaxLaneDims = 8;  // of heads up to 256
-
-__device__ float load(const float* p) { return *p; }
-__device__ float load(const __nv_bfloat16* p) { return __bfloat162float(*p); }
-__device__ void store(float* p, float value) { *p = value; }
-__device__ void store(__nv_bfloat16* p, float value) { *p = __float2bfloat16_rn(value); }
 
 __device__ float warp_sum(float value) {
 #pragma unroll

@@ -1,15 +1,13 @@
 #include <cuda_bf16.h>
 
 #include "device_weights.hpp"
+#include "numbers.cuh"
 
 namespace mini_engine::gpu {
 namespace {
 
 constexpr int kThreads = 256;
 constexpr int kBlocks = 2048;
-
-__device__ void store(float* p, float value) { *p = value; }
-__device__ void store(__nv_bfloat16* p, float value) { *p = __float2bfloat16_rn(value); }
 
 /// The finaliser of SplitMix64 (Steele, Lea and Flood, 2014).
 __device__ std::uint64_t mix(std::uint64_t x) {

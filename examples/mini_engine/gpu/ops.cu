@@ -3,16 +3,12 @@
 #include <cuda_bf16.h>
 
 #include "launch.cuh"
+#include "numbers.cuh"
 
 namespace mini_engine::gpu {
 namespace {
 
 constexpr int kThreads = 256;
-
-__device__ float load(const float* p) { return *p; }
-__device__ float load(const __nv_bfloat16* p) { return __bfloat162float(*p); }
-__device__ void store(float* p, float value) { *p = value; }
-__device__ void store(__nv_bfloat16* p, float value) { *p = __float2bfloat16_rn(value); }
 
 /// 16 bytes of T, as numbers.
 template <class T>
