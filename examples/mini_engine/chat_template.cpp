@@ -3,19 +3,15 @@
 #include <array>
 #include <string>
 
+#include "mini_engine/chat_template_texts.hpp"
 #include "mini_engine/error.hpp"
 #include "mini_engine/tokenizer.hpp"
 
 namespace mini_engine {
 namespace {
 
-// What SmolLM2's template says where the caller gives no system message.
-constexpr std::string_view kSmolLm2System = "You are a helpful AI assistant named SmolLM, trained by Hugging Face";
-
 // What Llama 3.1's template puts before every system message; the date is the one it falls back to.
 constexpr std::string_view kLlama31Dates = "Cutting Knowledge Date: December 2023\nToday Date: 26 Jul 2024\n\n";
-
-bool contains(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
 
 // What Jinja's `trim` removes: white space as Python's str.strip() knows it.
 constexpr std::array<std::string_view, 29> kTrimmed = {
@@ -116,21 +112,6 @@ void write_llama3(Writer& out, std::span<const ChatMessage> messages, std::strin
 }
 
 }  // namespace
-
-ChatTemplate recognize_chat_template(std::string_view jinja) {
-  if (contains(jinja, "<|im_start|>")) {
-    if (contains(jinja, kSmolLm2System)) return ChatTemplate::kChatMl;
-    // Another model's default system message is not known here.
-    return contains(jinja, "<|im_start|>system") ? ChatTemplate::kNone : ChatTemplate::kChatMlPlain;
-  }
-  if (contains(jinja, "<|start_header_id|>")) {
-    if (!contains(jinja, "Cutting Knowledge Date")) return ChatTemplate::kLlama3;
-    // Later templates ask for today's date, which would make prompts differ from day to day.
-    return contains(jinja, "26 Jul 2024") && !contains(jinja, "strftime_now") ? ChatTemplate::kLlama31
-                                                                              : ChatTemplate::kNone;
-  }
-  return ChatTemplate::kNone;
-}
 
 std::vector<TokenId> apply_chat_template(const Tokenizer& tokenizer, std::span<const ChatMessage> messages,
                                          bool open_assistant_turn) {
