@@ -7,14 +7,17 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 usage() {
   cat <<'USAGE'
 Usage: bench/gpu_check.sh [--output FILE] [--iterations N] [--no-sanitizer] [--no-profiler]
+                          [--no-engine]
 
   --output FILE    where the JSON goes (default build/gpu_check.json)
   --iterations N   of each benchmark (default 60)
   --no-sanitizer   leave out compute-sanitizer
   --no-profiler    leave out ncu
+  --no-engine      leave out the example engine: its tests, first tokens, and the streams of requests
 
 Needs a CUDA toolkit, a GPU of compute capability 9.0, CMake, ninja, doctest, Google Benchmark, nlohmann-json, OpenSSL and
-python3; installs nothing. Set PIKV_FLASHINFER_INCLUDE to flashinfer/data/include of FlashInfer's wheel, unpacked, to
+python3, and for the engine cuBLASLt, OpenBLAS, fmt, CLI11 and 50 GiB of GPU memory; installs nothing. Set PIKV_SMOLLM2 to the
+model's GGUF file to compare the engine with it. Set PIKV_FLASHINFER_INCLUDE to flashinfer/data/include of FlashInfer's wheel, unpacked, to
 compare with its kernels too. Exits with 0 only if every test and every sanitizer run was clean.
 USAGE
 }
@@ -23,6 +26,7 @@ output=build/gpu_check.json
 iterations=60
 sanitizer=yes
 profiler=yes
+engine=yes
 while [ $# -gt 0 ]; do
   case $1 in
     --help | -h) usage; exit 0 ;;
@@ -30,6 +34,7 @@ while [ $# -gt 0 ]; do
     --iterations) iterations=$2; shift ;;
     --no-sanitizer) sanitizer=no ;;
     --no-profiler) profiler=no ;;
+    --no-engine) engine=no ;;
     *) usage >&2; exit 2 ;;
   esac
   shift
@@ -37,12 +42,20 @@ done
 
 build=build/cuda-release
 parts=$build/gpu_check
-tests=(cuda_reanchor_test cuda_format_test cuda_selection_test cuda_pipeline_test)
+tests=(cuda/cuda_reanchor_test cuda/cuda_format_test cuda/cuda_selection_test cuda/cuda_pipeline_test)
+benches=(reanchor upload)
+targets=()
+examples=OFF
+if [ "$engine" = yes ]; then
+  tests+=(engine_gpu_test engine_gpu_bridge_test engine_gpu_golden_test)
+  targets+=(cuda_engine_bench cuda_first_token_bench rag_bench)
+  examples=ON
+fi
 failed=0
 
 echo "== build"
-cmake --preset cuda-release -DPIKV_FLASHINFER_INCLUDE="${PIKV_FLASHINFER_INCLUDE:-}" >/dev/null || exit 1
-cmake --build "$build" --target "${tests[@]}" cuda_reanchor_bench cuda_upload_bench >"$build/build.log" 2>&1 || {
+cmake --preset cuda-release -DPIKV_EXAMPLES=$examples -DPIKV_FLASHINFER_INCLUDE="${PIKV_FLASHINFER_INCLUDE:-}" >/dev/null || exit 1
+cmake --build "$build" --target "${tests[@]##*/}" cuda_reanchor_bench cuda_upload_bench "${targets[@]}" >"$build/build.log" 2>&1 || {
   tail -n 30 "$build/build.log"
   exit 1
 }
@@ -64,13 +77,22 @@ check() {
 }
 
 echo "== tests"
-for test in "${tests[@]}"; do check "$test" "$build/tests/cuda/$test"; done
+for test in "${tests[@]}"; do check "${test##*/}" "$build/tests/$test"; done
 
 echo "== benchmarks"
-for bench in reanchor upload; do
+for bench in "${benches[@]}"; do
   "$build/bench/cuda_${bench}_bench" --benchmark_min_time="${iterations}x" --benchmark_out="$parts/$bench.json" \
     --benchmark_out_format=json >/dev/null 2>"$parts/$bench.log" || { cat "$parts/$bench.log"; failed=1; }
 done
+
+if [ "$engine" = yes ]; then
+  for bench in engine first_token; do
+    "$build/bench/cuda_${bench}_bench" --benchmark_out="$parts/$bench.json" --benchmark_out_format=json \
+      >/dev/null 2>"$parts/$bench.log" || { cat "$parts/$bench.log"; failed=1; }
+  done
+  "$build/bench/rag_bench/rag_bench" --modes full,prefix,device,device+16,pinned-bf16,pinned-fp8 --requests 160 \
+    --warm-up 48 --json "$parts/rag_bench.json" 2>"$parts/rag_bench.log" || { cat "$parts/rag_bench.log"; failed=1; }
+fi
 
 if [ "$profiler" = yes ]; then
   echo "== profiler"
@@ -92,7 +114,7 @@ result = {"gpu": subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version"
                                 capture_output=True, text=True).stdout.strip()}
 result["checks"] = [dict(zip(("name", "outcome", "seconds"), line.split())) for line in open(f"{parts}/checks")]
 rows = {}
-for bench in ("reanchor", "upload"):
+for bench in ("reanchor", "upload", "engine", "first_token"):
     path = f"{parts}/{bench}.json"
     if not os.path.exists(path):
         continue
@@ -102,6 +124,8 @@ for bench in ("reanchor", "upload"):
                  "repetition_index", "threads", "iterations", "real_time", "cpu_time", "time_unit"}
         rows[name] = {key: round(value, 4) for key, value in run.items() if key not in known}
 result["benchmarks"] = rows
+if os.path.exists(f"{parts}/rag_bench.json"):
+    result["rag_bench"] = json.load(open(f"{parts}/rag_bench.json"))
 scale = {"byte": 1, "Kbyte": 1e3, "Mbyte": 1e6, "Gbyte": 1e9}
 result["dram"] = {}
 for format_name in ("bf16", "fp8", "int8", "int4"):
@@ -134,9 +158,10 @@ if [ "$sanitizer" = yes ]; then
     for test in "${tests[@]}"; do
       # Captured graphs and deliberate errors are the program's business; what the tool finds is what counts.
       # Selection is CUB's device code, which racecheck takes minutes for; its own kernels share no memory.
-      if [ "$tool.$test" = racecheck.cuda_selection_test ]; then continue; fi
-      check "$tool.$test" compute-sanitizer --tool "$tool" --error-exitcode 9 --report-api-errors no \
-        "$build/tests/cuda/$test" &
+      # The engine's kernels hand tiles over by barriers in memory, which racecheck does not follow.
+      case $tool.$test in racecheck.cuda/cuda_selection_test | racecheck.engine_* | *.engine_gpu_golden_test) continue ;; esac
+      check "$tool.${test##*/}" compute-sanitizer --tool "$tool" --error-exitcode 9 --report-api-errors no \
+        "$build/tests/$test" &
     done
     wait
   done
