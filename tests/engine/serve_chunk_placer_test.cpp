@@ -172,6 +172,24 @@ TEST_CASE("documents longer than allowed are text") {
   CHECK(bench.metrics.encoded_document_tokens.value() == 20);
 }
 
+TEST_CASE("documents that were sent before are found in text, the oldest forgotten first") {
+  const std::vector<TokenId> document = tokens_of(50, 1);
+  const std::vector<TokenId> other = tokens_of(40, 2);
+  for (const std::int64_t room : {0, 60, 1000}) {
+    CAPTURE(room);
+    Bench bench({.max_known_tokens = room});
+    (void)bench.admit(request_of({document, other}, tokens_of(7, 3)));
+    bench.run();
+    std::vector<TokenId> text = tokens_of(11, 4);
+    for (const std::vector<TokenId>* part : {&document, &other}) text.insert(text.end(), part->begin(), part->end());
+    text.push_back(5);
+    const auto reply = bench.admit(request_of({}, text));
+    bench.run();
+    CHECK(reply->outcome()->num_cached_tokens == (room == 0 ? 0 : room == 60 ? 40 : 90));
+    CHECK(bench.metrics.encoded_document_tokens.value() == 90);
+  }
+}
+
 TEST_CASE("a request that is given up in the midst of its prompt leaves pages and store as they should be") {
   Bench bench({}, 64 << 20, 2);
   const Request request = request_of({tokens_of(40, 1)}, tokens_of(30, 2));

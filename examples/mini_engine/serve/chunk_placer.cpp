@@ -29,19 +29,29 @@ std::uint64_t count_of(std::int64_t value) { return static_cast<std::uint64_t>(v
 
 }  // namespace
 
+/// Encodes it where the store lacks it.
+void ChunkPlacer::add_document(std::span<const TokenId> tokens, pikv::Prompt& prompt) {
+  if (server_.try_encode_chunk(tokens, {}) == pikv::InsertOutcome::kInserted) {
+    metrics_.encoded_document_tokens.add(tokens.size());
+  }
+  prompt.add_chunk(tokens, server_.recipe({}));
+}
+
 PlacedPrompt ChunkPlacer::place(std::span<const PromptSegment> segments, Sequence& sequence) {
-  const pikv::ChunkRecipe alone = server_.recipe({});
   pikv::Prompt prompt;
   for (const PromptSegment& segment : segments) {
-    if (segment.kind != PromptSegment::Kind::kDocument || !options_.use_chunks ||
-        segment.tokens.size() > static_cast<std::size_t>(options_.max_document_tokens)) {
+    const bool is_document = segment.kind == PromptSegment::Kind::kDocument;
+    const bool is_long = segment.tokens.size() > static_cast<std::size_t>(options_.max_document_tokens);
+    if (!options_.use_chunks || (is_document && is_long)) {
       prompt.add_fresh(segment.tokens);
-      continue;
+    } else if (is_document) {
+      add_document(segment.tokens, prompt);
+      known_.add(server_.chunk_key(segment.tokens, {}), segment.tokens);
+    } else {
+      for (const KnownDocuments::Piece& piece : known_.split(segment.tokens)) {
+        piece.is_document ? add_document(piece.tokens, prompt) : prompt.add_fresh(piece.tokens);
+      }
     }
-    if (server_.try_encode_chunk(segment.tokens, {}) == pikv::InsertOutcome::kInserted) {
-      metrics_.encoded_document_tokens.add(segment.tokens.size());
-    }
-    prompt.add_chunk(segment.tokens, alone);
   }
   std::unique_ptr<Placement> placement =
       server_.place(prompt, sequence,

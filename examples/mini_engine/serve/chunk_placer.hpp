@@ -5,6 +5,7 @@
 #include <span>
 
 #include "mini_engine/pikv_bridge.hpp"
+#include "mini_engine/serve/known_documents.hpp"
 #include "mini_engine/serve/metrics.hpp"
 #include "mini_engine/serve/prompt_placer.hpp"
 
@@ -14,6 +15,8 @@ struct ChunkPlacerOptions {
   bool use_chunks = true;  ///< false: documents are text, and only exact prefixes are reused
   std::int32_t repaired_rows_per_chunk = 0;
   std::int32_t max_document_tokens = 1 << 30;  ///< longer documents are text; at most what the server's cache holds
+  /// Of documents to remember, so that they are reused in text too, where nobody marked them; 0: none.
+  std::int64_t max_known_tokens = 0;
 };
 
 /// A document that the store lacks is encoded alone, in a pass of its own, before its prompt is placed; when the store
@@ -23,14 +26,17 @@ class ChunkPlacer final : public PromptPlacer {
   /// Server and metrics must outlive it and what it places. The server's cache must not be the scheduler's: whoever
   /// admits a request has counted its pages.
   ChunkPlacer(ChunkServer& server, ServeMetrics& metrics, const ChunkPlacerOptions& options)
-      : server_(server), metrics_(metrics), options_(options) {}
+      : server_(server), metrics_(metrics), options_(options), known_(options.max_known_tokens) {}
 
   [[nodiscard]] PlacedPrompt place(std::span<const PromptSegment> segments, Sequence& sequence) override;
 
  private:
+  void add_document(std::span<const TokenId> tokens, pikv::Prompt& prompt);
+
   ChunkServer& server_;
   ServeMetrics& metrics_;
   ChunkPlacerOptions options_;
+  KnownDocuments known_;
 };
 
 }  // namespace mini_engine::serve

@@ -9,6 +9,7 @@ namespace mini_engine::serve {
 namespace {
 
 constexpr std::int32_t kPrefixBlockTokens = 64;
+constexpr std::int64_t kKnownTokens = std::int64_t{16} << 20;
 
 }  // namespace
 
@@ -32,6 +33,8 @@ void declare_reuse(CLI::App& command, ReuseSettings& settings) {
   command.add_option("--max-document-tokens", settings.max_document_tokens, "longer documents are not reused")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
+  command.add_flag("--find-documents", settings.finds_documents,
+                   "reuse documents that were sent before also where they stand in a message's text");
 }
 
 ReuseSetup::ReuseSetup(const ReuseSettings& settings, Engine& engine, const std::array<std::byte, 32>& fingerprint,
@@ -57,10 +60,12 @@ ReuseSetup::ReuseSetup(const ReuseSettings& settings, Engine& engine, const std:
           .name_space = "private:mini_engine serve",
           .prefix_block_tokens = kPrefixBlockTokens,
           .device = engine.reuse_device(settings.tier == "pinned" ? ChunkPlace::kPinned : ChunkPlace::kDevice)});
-  placer_ = std::make_unique<ChunkPlacer>(*server_, metrics,
-                                          ChunkPlacerOptions{.use_chunks = uses_chunks,
-                                                             .repaired_rows_per_chunk = settings.repaired_rows,
-                                                             .max_document_tokens = settings.max_document_tokens});
+  placer_ = std::make_unique<ChunkPlacer>(
+      *server_, metrics,
+      ChunkPlacerOptions{.use_chunks = uses_chunks,
+                         .repaired_rows_per_chunk = settings.repaired_rows,
+                         .max_document_tokens = settings.max_document_tokens,
+                         .max_known_tokens = settings.finds_documents ? kKnownTokens : 0});
 }
 
 }  // namespace mini_engine::serve

@@ -24,9 +24,10 @@ struct ReuseSettings {
   int store_mib = 1024;
   int repaired_rows = 0;
   int max_document_tokens = 4096;
+  bool finds_documents = false;
 };
 
-/// Adds --reuse, --store-mib, --store-tier, --store-format, --repair and --max-document-tokens.
+/// Adds --reuse, --store-mib, --store-tier, --store-format, --repair, --max-document-tokens and --find-documents.
 void declare_reuse(CLI::App& command, ReuseSettings& settings);
 
 /// The placer and what it works with; must not outlive engine and metrics.
