@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <string>
 
-#include "detail/single_layer.hpp"
+#include "detail/layers_from.hpp"
 
 namespace pikv {
 inline namespace v0 {
@@ -75,7 +75,7 @@ Status Capture::take(std::int32_t layer, const ConstKvView& source, const RopeTa
                         .layer_end = layer + 1};
     if (!rotated) {  // the source is one layer: both sides are presented as caches of that layer alone
       run.source.k_layers = run.source.v_layers = nullptr;
-      transfer.target = detail::single_layer(transfer.target, layer);
+      transfer.target = detail::layers_from(transfer.target, layer);
       transfer.geometry.num_layers = 1;
       transfer.layer_begin = 0;
       transfer.layer_end = 1;

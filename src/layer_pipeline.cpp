@@ -3,12 +3,13 @@
 #include <algorithm>
 #include <array>
 #include <new>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "detail/composition_access.hpp"
-#include "detail/single_layer.hpp"
+#include "detail/layers_from.hpp"
 
 namespace pikv {
 inline namespace v0 {
@@ -36,7 +37,8 @@ constexpr std::int64_t staged_bytes(const StagedChunk& chunk, std::int32_t num_l
   return (chunk.layer_bytes * num_layers + kStageAlignment - 1) / kStageAlignment * kStageAlignment;
 }
 
-/// A composition's runs, and the chunks among their sources that the backend reads through the ring.
+/// A composition's runs, and the chunks among their sources that the backend reads through the ring. Layers come up in
+/// groups: the first alone, since the engine waits for it, the others as many as a slot takes.
 struct StagingPlan {
   static constexpr std::size_t kDirect = static_cast<std::size_t>(-1);
 
@@ -49,6 +51,12 @@ struct StagingPlan {
     std::int64_t bytes = 0;
     for (const StagedChunk& chunk : chunks) bytes += staged_bytes(chunk, num_layers);
     return bytes;
+  }
+  [[nodiscard]] std::int32_t group_of(std::int32_t layer) const noexcept {
+    return (layer + layers_per_slot - 1) / layers_per_slot;
+  }
+  [[nodiscard]] std::int32_t first_layer(std::int32_t group) const noexcept {
+    return group == 0 ? 0 : 1 + (group - 1) * layers_per_slot;
   }
 };
 
@@ -92,12 +100,11 @@ Status take(Result<T> made, T& target) {
 
 }  // namespace
 
-/// Layers come up in groups: the first alone, since the engine waits for it, the others as many as a slot takes. Events
-/// and what they order, for a layer l of group g in slot s = g modulo the number of slots:
+/// Events, and what they order for group g in slot s = g modulo the number of slots:
 ///   begin        engine -> copies, place: nothing starts before the engine has come to start()
 ///   s.uploaded   each copy stream -> place: its chunks' layers of the group are in the slot
 ///   s.free       place -> copies: the slot's last group has been read, in this composition or the one before
-///   placed[l]    place -> engine: the layer is in the engine's pages
+///   placed[g]    place -> engine: the group is in the engine's pages
 /// A wait refers to the event as it was recorded last before the wait was queued, so events are used again and again.
 class LayerPipeline::Impl {
  public:
@@ -125,7 +132,8 @@ class LayerPipeline::Impl {
 
   [[nodiscard]] Status start(const Composition& composition, const KvView& target, const SlotMap& rows,
                              StreamRef engine_stream) {
-    started_ = false;
+    PIKV_TRY(queue_through(geometry_.num_layers - 1));  // of the composition before
+    under_way_.reset();
     if (&CompositionAccess::backend(composition) != &backend_) {
       return invalid_argument("layer pipeline: the composition belongs to another backend");
     }
@@ -141,15 +149,11 @@ class LayerPipeline::Impl {
     }
     fill_slots(plan, slot_bytes_, geometry_.num_layers);
 
-    PIKV_TRY(validate(as_const(target), geometry_));  // as a whole; layers are then moved one by one
+    PIKV_TRY(validate(as_const(target), geometry_));  // as a whole; groups of layers are then moved one by one
 
-    const Status queued = queue(plan, CompositionAccess::rope(composition), target, engine_stream);
-    if (queued.ok()) {
-      started_ = true;
-    } else {
-      drain();  // the caller may drop the composition
-    }
-    return queued;
+    PIKV_TRY(queue_begin(engine_stream));
+    under_way_.emplace(UnderWay{.plan = std::move(plan), .rope = CompositionAccess::rope(composition), .target = target});
+    return queue_through(0);
   }
 
   [[nodiscard]] Status wait_layer(std::int32_t layer, StreamRef engine_stream) {
@@ -157,8 +161,13 @@ class LayerPipeline::Impl {
       return invalid_argument("layer pipeline: layer " + std::to_string(layer) + " of " +
                               std::to_string(geometry_.num_layers));
     }
-    if (!started_) return invalid_argument("layer pipeline: no composition has been started");
-    return backend_.wait(*placed_[static_cast<std::size_t>(layer)], engine_stream);
+    if (!under_way_) return invalid_argument("layer pipeline: no composition has been started");
+    const std::int32_t group = under_way_->plan.group_of(layer);
+    // The ring is kept full, and no fuller: the engine's own work is queued in between, and need not come last.
+    const auto ahead = static_cast<std::int32_t>(slots_.size()) - 1;
+    const std::int32_t last = std::min(under_way_->plan.group_of(geometry_.num_layers - 1), group + ahead);
+    PIKV_TRY(queue_through(under_way_->plan.first_layer(last)));
+    return backend_.wait(*placed_[static_cast<std::size_t>(group)], engine_stream);
   }
 
  private:
@@ -175,23 +184,41 @@ class LayerPipeline::Impl {
     std::unique_ptr<Event> free;
   };
 
-  [[nodiscard]] Status queue(const StagingPlan& plan, const RopeTableView& rope, const KvView& target,
-                             StreamRef engine_stream) {
+  /// A composition whose layers are being queued.
+  struct UnderWay {
+    StagingPlan plan;
+    RopeTableView rope;
+    KvView target;
+    std::int32_t num_groups_queued = 0;
+  };
+
+  [[nodiscard]] Status queue_begin(StreamRef engine_stream) {
     PIKV_TRY(backend_.record(*begin_, engine_stream));
     for (const std::unique_ptr<Stream>& stream : copy_streams_) PIKV_TRY(backend_.wait(*begin_, stream->ref()));
-    PIKV_TRY(backend_.wait(*begin_, place_stream_->ref()));
-    std::size_t group = 0;
-    for (std::int32_t begin = 0; begin < geometry_.num_layers; ++group) {
-      const std::int32_t end = group == 0 ? 1 : std::min(begin + plan.layers_per_slot, geometry_.num_layers);
-      RingSlot& slot = slots_[group % slots_.size()];
-      if (!plan.chunks.empty()) PIKV_TRY(queue_upload(plan, begin, end, slot));
-      for (std::int32_t layer = begin; layer < end; ++layer) {
-        PIKV_TRY(queue_placing(plan, layer, layer - begin, slot, rope, target));
-      }
-      if (!plan.chunks.empty()) PIKV_TRY(backend_.record(*slot.free, place_stream_->ref()));
-      begin = end;
+    return backend_.wait(*begin_, place_stream_->ref());
+  }
+
+  /// Every group up to the one of layer `layer`, as far as it has not been. After an error nothing is under way.
+  [[nodiscard]] Status queue_through(std::int32_t layer) {
+    while (under_way_ && under_way_->num_groups_queued <= under_way_->plan.group_of(layer)) {
+      const Status queued = queue_group(under_way_->num_groups_queued++);
+      if (queued.ok()) continue;
+      drain();  // the caller may drop the composition
+      under_way_.reset();
+      return queued;
     }
     return Status();
+  }
+
+  [[nodiscard]] Status queue_group(std::int32_t group) {
+    const StagingPlan& plan = under_way_->plan;
+    const std::int32_t begin = plan.first_layer(group);
+    const std::int32_t end = std::min(plan.first_layer(group + 1), geometry_.num_layers);
+    RingSlot& slot = slots_[static_cast<std::size_t>(group) % slots_.size()];
+    if (!plan.chunks.empty()) PIKV_TRY(queue_upload(plan, begin, end, slot));
+    PIKV_TRY(queue_placing(begin, end, slot));
+    if (!plan.chunks.empty()) PIKV_TRY(backend_.record(*slot.free, place_stream_->ref()));
+    return backend_.record(*placed_[static_cast<std::size_t>(group)], place_stream_->ref());
   }
 
   /// Layers [begin, end) of every staged chunk into the slot.
@@ -210,28 +237,25 @@ class LayerPipeline::Impl {
     return Status();
   }
 
-  /// The layer into the engine's pages; staged chunks have it in the slot, `layer_in_slot` layers from their first.
-  [[nodiscard]] Status queue_placing(const StagingPlan& plan, std::int32_t layer, std::int32_t layer_in_slot,
-                                     const RingSlot& slot, const RopeTableView& rope, const KvView& target) {
-    KvGeometry one_layer = geometry_;
-    one_layer.num_layers = 1;
+  /// Layers [begin, end) into the engine's pages; staged chunks have them in the slot.
+  [[nodiscard]] Status queue_placing(std::int32_t begin, std::int32_t end, const RingSlot& slot) {
+    const StagingPlan& plan = under_way_->plan;
+    KvGeometry group = geometry_;
+    group.num_layers = end - begin;
     std::vector<KvRun> runs = plan.runs;
     for (std::size_t i = 0; i < runs.size(); ++i) {
-      runs[i].slab = slab_layer(geometry_, runs[i].slab, layer);
+      runs[i].slab = slab_layer(geometry_, runs[i].slab, begin);
       if (plan.chunk_of_run[i] == StagingPlan::kDirect) continue;
-      const StagedChunk& chunk = plan.chunks[plan.chunk_of_run[i]];
-      runs[i].slab.data = slot.data.data() + chunk.offset + layer_in_slot * chunk.layer_bytes;
+      runs[i].slab.data = slot.data.data() + plan.chunks[plan.chunk_of_run[i]].offset;
       runs[i].slab.space = slot.data.space();
     }
-    const StreamRef stream = place_stream_->ref();
-    PIKV_TRY(backend_.reanchor_async(KvTransfer{.geometry = one_layer,
-                                                .runs = runs,
-                                                .target = detail::single_layer(target, layer),
-                                                .rope = rope,
-                                                .layer_begin = 0,
-                                                .layer_end = 1},
-                                     stream));
-    return backend_.record(*placed_[static_cast<std::size_t>(layer)], stream);
+    return backend_.reanchor_async(KvTransfer{.geometry = group,
+                                              .runs = runs,
+                                              .target = detail::layers_from(under_way_->target, begin),
+                                              .rope = under_way_->rope,
+                                              .layer_begin = 0,
+                                              .layer_end = group.num_layers},
+                                   place_stream_->ref());
   }
 
   Backend& backend_;
@@ -241,9 +265,9 @@ class LayerPipeline::Impl {
   std::array<std::unique_ptr<Stream>, kNumCopyStreams> copy_streams_;
   std::unique_ptr<Stream> place_stream_;
   std::unique_ptr<Event> begin_;
-  std::vector<std::unique_ptr<Event>> placed_;  // [L]
+  std::vector<std::unique_ptr<Event>> placed_;  // [L], of groups: there are no more of them than layers
   std::vector<RingSlot> slots_;
-  bool started_ = false;
+  std::optional<UnderWay> under_way_;  // none before the first start() and after an error
 };
 
 Result<LayerPipeline> LayerPipeline::create(Backend& backend, const KvGeometry& geometry,
@@ -278,8 +302,10 @@ Status LayerPipeline::start(const Composition& composition, const KvView& target
   return out_of_memory("layer pipeline: no memory for the list of runs");
 }
 
-Status LayerPipeline::wait_layer(std::int32_t layer, StreamRef engine_stream) {
+Status LayerPipeline::wait_layer(std::int32_t layer, StreamRef engine_stream) try {
   return impl_->wait_layer(layer, engine_stream);
+} catch (const std::bad_alloc&) {
+  return out_of_memory("layer pipeline: no memory for the list of runs");
 }
 
 std::int64_t LayerPipeline::required_slot_bytes(const Composition& composition) {

@@ -253,6 +253,7 @@ TEST_CASE("layer pipeline: its ring goes back, after what was queued on it") {
     CHECK(device.backend.memory().live_bytes() == live_bytes + 3 * kSlotBytes);
     LayerPipeline moved = std::move(*pipeline);
     REQUIRE(moved.start(composition, on_device(cache), SlotMap::consecutive(0, 58), StreamRef::legacy_default()).ok());
+    REQUIRE(moved.wait_layer(2, StreamRef::legacy_default()).ok());
   }
   CHECK(device.backend.memory().live_bytes() == live_bytes);
   CHECK(cache == expected);

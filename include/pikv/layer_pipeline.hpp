@@ -48,20 +48,24 @@ class LayerPipeline {
   PIKV_API LayerPipeline& operator=(LayerPipeline&&) noexcept;
   PIKV_API ~LayerPipeline();
 
-  /// Queues all layers on streams of the pipeline's own; the work starts once `engine_stream` has passed this point.
+  /// Queues the first layer on streams of the pipeline's own, where its work starts once `engine_stream` has passed
+  /// this point; the others follow in wait_layer(), so that the engine's first kernels need not wait for the host.
   /// Neither synchronises nor allocates device memory. `target`, `rows`: as for Composition::place_async().
-  /// The composition, the arrays of `rows` and the memory of `target` must stay as they are until the event of the last
-  /// layer has passed (wait_layer()). May be called again at once: the next composition follows in order, and only its
-  /// layers can be waited for from then on.
+  /// The composition, the arrays of `rows` and `target` and the memory of `target` must stay as they are until the event
+  /// of the last layer has passed (wait_layer()). May be called again at once: what is left of the composition before is
+  /// queued, the next follows in order, and only its layers can be waited for from then on.
   ///
   /// Errors, before anything is queued: kInvalidArgument for a composition of another geometry or backend, and for one
-  /// that needs larger slots, naming how large. Those of Composition::place_async(): layers before the one that failed
-  /// are placed, and it returns once what it has queued is done. After an error no layer can be waited for.
+  /// that needs larger slots, naming how large. Those of Composition::place_async(), also of what was left of the
+  /// composition before: layers before the one that failed are placed, and it returns once what it has queued is done.
+  /// After an error no layer can be waited for.
   [[nodiscard]] PIKV_API Status start(const Composition& composition, const KvView& target, const SlotMap& rows,
                                       StreamRef engine_stream);
 
-  /// Work queued on `engine_stream` from now on finds the layer's cached rows in its pages. Does not block. Errors:
-  /// kInvalidArgument for a layer that is not there, or when no composition has been started.
+  /// Work queued on `engine_stream` from now on finds the layer's cached rows in its pages. Queues as many of the layers
+  /// behind it as the ring takes; does not block. Layers beyond these are not placed before they are waited for. Errors:
+  /// kInvalidArgument for a layer that is not there, or when no composition has been started; those of
+  /// Composition::place_async(), as for start().
   [[nodiscard]] PIKV_API Status wait_layer(std::int32_t layer, StreamRef engine_stream);
 
   /// Bytes of one layer of the composition's chunks in host memory, each chunk once and on a boundary of 256; 0 when

@@ -155,7 +155,7 @@ template <class Byte>
   };
 }
 
-/// Layer `layer` of a slab as a slab of one layer, for geometries whose num_layers is 1.
+/// A slab's layers from `layer` on, as a slab for geometries that have only these, or fewer.
 template <class Byte>
 [[nodiscard]] constexpr BasicSlabView<Byte> slab_layer(const KvGeometry& geometry, BasicSlabView<Byte> slab,
                                                        std::int32_t layer) noexcept {
