@@ -24,7 +24,7 @@ constexpr std::size_t kNumCopyStreams = 2;
 constexpr std::int64_t kStageAlignment = 256;
 
 /// Copies of this size come near the bus's rate; each has a fixed cost of microseconds.
-constexpr std::int64_t kGoodCopyBytes = std::int64_t{4} << 20;
+constexpr std::int64_t kGoodCopyBytes = std::int64_t{2} << 20;
 
 /// A chunk that comes from host memory. Its layers lie one behind the other there, and in a slot of the ring too.
 struct StagedChunk {
@@ -38,13 +38,15 @@ constexpr std::int64_t staged_bytes(const StagedChunk& chunk, std::int32_t num_l
 }
 
 /// A composition's runs, and the chunks among their sources that the backend reads through the ring. Layers come up in
-/// groups: the first alone, since the engine waits for it, the others as many as a slot takes.
+/// groups, as many as a slot takes, but in smaller ones towards both ends: nothing computes while the first comes up,
+/// and nothing comes up while the last is computed with.
 struct StagingPlan {
   static constexpr std::size_t kDirect = static_cast<std::size_t>(-1);
 
   std::vector<KvRun> runs;
   std::vector<StagedChunk> chunks;
   std::vector<std::size_t> chunk_of_run;  // index into `chunks`, or kDirect
+  std::vector<std::int32_t> group_begins;  // layers, [number of groups + 1]
   std::int32_t layers_per_slot = 1;
 
   [[nodiscard]] std::int64_t slot_bytes(std::int32_t num_layers) const noexcept {
@@ -52,16 +54,17 @@ struct StagingPlan {
     for (const StagedChunk& chunk : chunks) bytes += staged_bytes(chunk, num_layers);
     return bytes;
   }
+  [[nodiscard]] std::int32_t num_groups() const noexcept { return static_cast<std::int32_t>(group_begins.size()) - 1; }
   [[nodiscard]] std::int32_t group_of(std::int32_t layer) const noexcept {
-    return (layer + layers_per_slot - 1) / layers_per_slot;
+    return static_cast<std::int32_t>(std::ranges::upper_bound(group_begins, layer) - group_begins.begin()) - 1;
   }
   [[nodiscard]] std::int32_t first_layer(std::int32_t group) const noexcept {
-    return group == 0 ? 0 : 1 + (group - 1) * layers_per_slot;
+    return group_begins[static_cast<std::size_t>(group)];
   }
 };
 
 StagingPlan plan_staging(std::vector<KvRun> runs, const KvGeometry& geometry, MemorySpace backend_space) {
-  StagingPlan plan{.runs = std::move(runs), .chunks = {}, .chunk_of_run = {}};
+  StagingPlan plan{.runs = std::move(runs), .chunks = {}, .chunk_of_run = {}, .group_begins = {}};
   for (const KvRun& run : plan.runs) {
     if (backend_space != MemorySpace::kDevice || run.slab.space == MemorySpace::kDevice) {
       plan.chunk_of_run.push_back(StagingPlan::kDirect);
@@ -89,6 +92,16 @@ void fill_slots(StagingPlan& plan, std::int64_t slot_bytes, std::int32_t num_lay
     chunk.offset = offset;
     offset += staged_bytes(chunk, plan.layers_per_slot);
   }
+}
+
+/// One layer, two, four ... and as many as a slot takes; of the last layers, half of what is left.
+void form_groups(StagingPlan& plan, std::int32_t num_layers) {
+  std::int32_t ramp = 1;
+  for (std::int32_t layer = 0; layer < num_layers; ramp = std::min(2 * ramp, plan.layers_per_slot)) {
+    plan.group_begins.push_back(layer);
+    layer += std::min(ramp, std::max(1, (num_layers - layer) / 2));
+  }
+  plan.group_begins.push_back(num_layers);
 }
 
 template <class T>
@@ -132,7 +145,7 @@ class LayerPipeline::Impl {
 
   [[nodiscard]] Status start(const Composition& composition, const KvView& target, const SlotMap& rows,
                              StreamRef engine_stream) {
-    PIKV_TRY(queue_through(geometry_.num_layers - 1));  // of the composition before
+    if (under_way_) PIKV_TRY(queue_through(under_way_->plan.num_groups() - 1));  // of the composition before
     under_way_.reset();
     if (&CompositionAccess::backend(composition) != &backend_) {
       return invalid_argument("layer pipeline: the composition belongs to another backend");
@@ -148,6 +161,7 @@ class LayerPipeline::Impl {
                               ", the composition needs " + std::to_string(plan.slot_bytes(1)));
     }
     fill_slots(plan, slot_bytes_, geometry_.num_layers);
+    form_groups(plan, geometry_.num_layers);
 
     PIKV_TRY(validate(as_const(target), geometry_));  // as a whole; groups of layers are then moved one by one
 
@@ -165,8 +179,7 @@ class LayerPipeline::Impl {
     const std::int32_t group = under_way_->plan.group_of(layer);
     // The ring is kept full, and no fuller: the engine's own work is queued in between, and need not come last.
     const auto ahead = static_cast<std::int32_t>(slots_.size()) - 1;
-    const std::int32_t last = std::min(under_way_->plan.group_of(geometry_.num_layers - 1), group + ahead);
-    PIKV_TRY(queue_through(under_way_->plan.first_layer(last)));
+    PIKV_TRY(queue_through(std::min(under_way_->plan.num_groups() - 1, group + ahead)));
     return backend_.wait(*placed_[static_cast<std::size_t>(group)], engine_stream);
   }
 
@@ -198,9 +211,9 @@ class LayerPipeline::Impl {
     return backend_.wait(*begin_, place_stream_->ref());
   }
 
-  /// Every group up to the one of layer `layer`, as far as it has not been. After an error nothing is under way.
-  [[nodiscard]] Status queue_through(std::int32_t layer) {
-    while (under_way_ && under_way_->num_groups_queued <= under_way_->plan.group_of(layer)) {
+  /// Every group up to `group`, as far as it has not been. After an error nothing is under way.
+  [[nodiscard]] Status queue_through(std::int32_t group) {
+    while (under_way_ && under_way_->num_groups_queued <= group) {
       const Status queued = queue_group(under_way_->num_groups_queued++);
       if (queued.ok()) continue;
       drain();  // the caller may drop the composition
@@ -213,7 +226,7 @@ class LayerPipeline::Impl {
   [[nodiscard]] Status queue_group(std::int32_t group) {
     const StagingPlan& plan = under_way_->plan;
     const std::int32_t begin = plan.first_layer(group);
-    const std::int32_t end = std::min(plan.first_layer(group + 1), geometry_.num_layers);
+    const std::int32_t end = plan.first_layer(group + 1);
     RingSlot& slot = slots_[static_cast<std::size_t>(group) % slots_.size()];
     if (!plan.chunks.empty()) PIKV_TRY(queue_upload(plan, begin, end, slot));
     PIKV_TRY(queue_placing(begin, end, slot));
