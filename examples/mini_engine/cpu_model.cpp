@@ -242,7 +242,9 @@ CpuModel::CpuModel(CpuModel&&) noexcept = default;
 
 CpuModel::CpuModel(const ModelFile& file, const ModelOptions& options)
     : impl_(std::make_unique<Impl>(file.config(), options,
-                                   [&](ThreadPool& pool) { return Weights::load(file, options.weights, pool); })) {}
+                                   [&](ThreadPool& pool) {
+                                     return Weights::load(file, options.weights, pool, options.progress);
+                                   })) {}
 
 CpuModel CpuModel::random(const ModelConfig& config, std::uint64_t seed, const ModelOptions& options) {
   return CpuModel(std::make_unique<Impl>(

@@ -9,6 +9,7 @@
 #include "config.hpp"
 #include "model.hpp"
 #include "types.hpp"
+#include "weight_reader.hpp"
 
 namespace mini_engine {
 
@@ -16,7 +17,8 @@ class ModelFile;
 
 struct ModelOptions {
   Precision weights = Precision::kFloat32;
-  int num_threads = 0;  ///< 0: all cores
+  int num_threads = 0;         ///< 0: all cores
+  LoadProgress progress = {};  ///< of reading a model's file; may be empty
 };
 
 /// Weights and scratch of one model.

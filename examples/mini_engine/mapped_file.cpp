@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <cstdint>
 #include <system_error>
 #include <utility>
 
@@ -54,5 +55,12 @@ MappedFile::~MappedFile() {
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)), bytes_(std::exchange(other.bytes_, {})) {}
+
+void prefetch(std::span<const std::byte> mapped) noexcept {
+  static const auto page_bytes = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = reinterpret_cast<std::uintptr_t>(mapped.data());
+  const std::uintptr_t first_page = begin / page_bytes * page_bytes;
+  (void)::madvise(reinterpret_cast<void*>(first_page), begin - first_page + mapped.size(), MADV_WILLNEED);
+}
 
 }  // namespace mini_engine

@@ -25,4 +25,8 @@ class MappedFile {
   std::span<const std::byte> bytes_;
 };
 
+/// Tells the system that these bytes of a mapped file are about to be read, which it may then do in large pieces. Any
+/// other memory is fine, and nothing comes of it.
+void prefetch(std::span<const std::byte> mapped) noexcept;
+
 }  // namespace mini_engine

@@ -3,10 +3,8 @@
 #include <algorithm>
 #include <cmath>
 #include <span>
-#include <string>
 
-#include "error.hpp"
-#include "model_file.hpp"
+#include "bfloat16.hpp"
 
 namespace mini_engine {
 namespace {
@@ -19,51 +17,6 @@ struct Part {
   std::int64_t first_row;
   std::int64_t num_rows;
 };
-
-struct TensorName {
-  TensorRole role;
-  int layer;
-};
-
-const char* role_name(TensorRole role) {
-  switch (role) {
-    case TensorRole::kTokenEmbedding:
-      return "token embedding";
-    case TensorRole::kOutputNorm:
-      return "output norm";
-    case TensorRole::kOutputHead:
-      return "output head";
-    case TensorRole::kAttentionNorm:
-      return "attention norm";
-    case TensorRole::kQuery:
-      return "query projection";
-    case TensorRole::kKey:
-      return "key projection";
-    case TensorRole::kValue:
-      return "value projection";
-    case TensorRole::kAttentionOutput:
-      return "attention output";
-    case TensorRole::kFfnNorm:
-      return "feed-forward norm";
-    case TensorRole::kFfnGate:
-      return "feed-forward gate";
-    case TensorRole::kFfnUp:
-      return "feed-forward up";
-    case TensorRole::kFfnDown:
-      return "feed-forward down";
-  }
-  return "tensor";
-}
-
-TensorView checked_tensor(const ModelFile& file, TensorName name, std::int64_t rows, std::int64_t columns) {
-  const TensorView view = file.tensor(name.role, name.layer);
-  if (view.rows != rows || view.columns != columns) {
-    throw Error(file.config().name + ": " + role_name(name.role) + " of layer " + std::to_string(name.layer) + " is " +
-                std::to_string(view.rows) + " by " + std::to_string(view.columns) + ", the configuration calls for " +
-                std::to_string(rows) + " by " + std::to_string(columns));
-  }
-  return view;
-}
 
 // Calls make_row(row, values) for each row of the part, on all threads, and stores what it made.
 template <typename MakeRow>
@@ -79,12 +32,9 @@ void fill(const Part& part, ThreadPool& pool, const MakeRow& make_row) {
   });
 }
 
-// The row of an interleaved file, pairs (2i, 2i+1), that belongs at `row` of the half-split order.
-std::int64_t interleaved_row(std::int64_t row, std::int64_t head_dim) {
-  const std::int64_t head = row / head_dim;
-  const std::int64_t half = head_dim / 2;
-  const std::int64_t i = row % head_dim;
-  return head * head_dim + (i < half ? 2 * i : 2 * (i - half) + 1);
+std::int64_t matrix_bytes(const Matrix& matrix, std::int64_t num_rows) {
+  const std::size_t element_bytes = matrix.precision() == Precision::kFloat32 ? sizeof(float) : sizeof(BFloat16);
+  return num_rows * matrix.columns() * static_cast<std::int64_t>(element_bytes);
 }
 
 // A hash good enough for noise: each element has its own, so threads need not share a generator.
@@ -104,24 +54,37 @@ float noise(std::uint64_t stream, std::int64_t index, float mean, float deviatio
 
 class Loader {
  public:
-  Loader(const ModelFile& file, ThreadPool& pool) : file_(file), pool_(pool) {}
+  Loader(const ModelFile& file, ThreadPool& pool, std::int64_t num_bytes, const LoadProgress& progress)
+      : file_(file), pool_(pool), num_bytes_(num_bytes), progress_(progress) {}
 
-  void vector(std::vector<float>& out, TensorName name) const {
-    dequantize(checked_tensor(file_, name, 1, static_cast<std::int64_t>(out.size())), 0, 0, out);
-  }
-  void matrix(const Part& part, TensorName name) const {
-    const TensorView view = checked_tensor(file_, name, part.num_rows, part.matrix->columns());
-    const bool permutes =
-        file_.has_interleaved_rope_rows() && (name.role == TensorRole::kQuery || name.role == TensorRole::kKey);
-    const std::int64_t head_dim = file_.config().head_dim;
-    fill(part, pool_, [&](std::int64_t row, std::span<float> values) {
-      dequantize(view, permutes ? interleaved_row(row, head_dim) : row, 0, values);
-    });
+  void vector(std::vector<float>& out, TensorName name) const { read_vector(file_, name, out); }
+  void matrix(Matrix& matrix, std::int64_t first_row, std::int64_t num_rows, TensorName name) const {
+    const TensorRows rows(file_, name, num_rows, matrix.columns());
+    fill({&matrix, first_row, num_rows}, pool_,
+         [&](std::int64_t row, std::span<float> values) { rows.read(row, values); });
+    num_bytes_done_ += matrix_bytes(matrix, num_rows);
+    if (progress_) progress_(num_bytes_done_, num_bytes_);
   }
 
  private:
   const ModelFile& file_;
   ThreadPool& pool_;
+  std::int64_t num_bytes_;
+  const LoadProgress& progress_;
+  mutable std::int64_t num_bytes_done_ = 0;
+};
+
+// Of all matrices.
+class ByteCounter {
+ public:
+  void vector(const std::vector<float>&, TensorName) const {}
+  void matrix(const Matrix& matrix, std::int64_t, std::int64_t num_rows, TensorName) const {
+    num_bytes_ += matrix_bytes(matrix, num_rows);
+  }
+  [[nodiscard]] std::int64_t num_bytes() const { return num_bytes_; }
+
+ private:
+  mutable std::int64_t num_bytes_ = 0;
 };
 
 class Randomizer {
@@ -133,11 +96,11 @@ class Randomizer {
     const std::uint64_t stream = stream_of(name);
     for (std::size_t i = 0; i < out.size(); ++i) out[i] = noise(stream, static_cast<std::int64_t>(i), 1.0F, 0.1F);
   }
-  void matrix(const Part& part, TensorName name) const {
+  void matrix(Matrix& matrix, std::int64_t first_row, std::int64_t num_rows, TensorName name) const {
     const std::uint64_t stream = stream_of(name);
-    const std::int64_t columns = part.matrix->columns();
+    const std::int64_t columns = matrix.columns();
     const float deviation = deviation_of(name.role) / std::sqrt(static_cast<float>(columns));
-    fill(part, pool_, [&](std::int64_t row, std::span<float> values) {
+    fill({&matrix, first_row, num_rows}, pool_, [&](std::int64_t row, std::span<float> values) {
       for (std::int64_t i = 0; i < columns; ++i) {
         values[static_cast<std::size_t>(i)] = noise(stream, row * columns + i, 0.0F, deviation);
       }
@@ -194,40 +157,22 @@ Weights::Weights(const ModelConfig& config, Precision precision)
   }
 }
 
-namespace {
-
-// Hands every tensor of the model to `source` (a Loader or a Randomizer).
-template <typename Source>
-void fill_layer(Weights::Layer& layer, int index, const ModelConfig& config, const Source& source) {
-  const std::int64_t query = std::int64_t{config.num_heads} * config.head_dim;
-  const std::int64_t key = std::int64_t{config.num_kv_heads} * config.head_dim;
-  const std::int64_t ffn = config.ffn_size;
-  source.vector(layer.attention_norm, {TensorRole::kAttentionNorm, index});
-  source.matrix({&layer.query_key_value, 0, query}, {TensorRole::kQuery, index});
-  source.matrix({&layer.query_key_value, query, key}, {TensorRole::kKey, index});
-  source.matrix({&layer.query_key_value, query + key, key}, {TensorRole::kValue, index});
-  source.matrix({&layer.attention_output, 0, config.hidden_size}, {TensorRole::kAttentionOutput, index});
-  source.vector(layer.ffn_norm, {TensorRole::kFfnNorm, index});
-  source.matrix({&layer.gate_up, 0, ffn}, {TensorRole::kFfnGate, index});
-  source.matrix({&layer.gate_up, ffn, ffn}, {TensorRole::kFfnUp, index});
-  source.matrix({&layer.down, 0, config.hidden_size}, {TensorRole::kFfnDown, index});
-}
-
-}  // namespace
-
+// Hands every tensor of the model to `source` (a Loader, a Randomizer or a ByteCounter).
 template <typename Source>
 void Weights::fill_from(const ModelConfig& config, const Source& source) {
-  source.matrix({&embedding_, 0, config.vocab_size}, {TensorRole::kTokenEmbedding, 0});
+  source.matrix(embedding_, 0, config.vocab_size, {TensorRole::kTokenEmbedding, 0});
   for (int index = 0; index < config.num_layers; ++index) {
-    fill_layer(layers_[static_cast<std::size_t>(index)], index, config, source);
+    for_each_tensor(layers_[static_cast<std::size_t>(index)], index, config, source);
   }
   source.vector(output_norm_, {TensorRole::kOutputNorm, 0});
-  if (!is_tied_) source.matrix({&output_head_, 0, config.vocab_size}, {TensorRole::kOutputHead, 0});
+  if (!is_tied_) source.matrix(output_head_, 0, config.vocab_size, {TensorRole::kOutputHead, 0});
 }
 
-Weights Weights::load(const ModelFile& file, Precision precision, ThreadPool& pool) {
+Weights Weights::load(const ModelFile& file, Precision precision, ThreadPool& pool, const LoadProgress& progress) {
   Weights weights(file.config(), precision);
-  weights.fill_from(file.config(), Loader(file, pool));
+  ByteCounter counter;
+  weights.fill_from(file.config(), counter);
+  weights.fill_from(file.config(), Loader(file, pool, counter.num_bytes(), progress));
   return weights;
 }
 

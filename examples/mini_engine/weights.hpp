@@ -8,10 +8,9 @@
 #include "matmul.hpp"
 #include "thread_pool.hpp"
 #include "types.hpp"
+#include "weight_reader.hpp"
 
 namespace mini_engine {
-
-class ModelFile;
 
 /// Matrices in one precision, norms in fp32. What is multiplied by the same input is stacked into one matrix, and
 /// query and key rows are always in half-split order. Immutable once made.
@@ -28,7 +27,7 @@ class Weights {
 
   /// Decodes every tensor on the pool's threads. Throws Error as ModelFile::tensor() does, and when a tensor's shape
   /// is not what the configuration calls for.
-  static Weights load(const ModelFile& file, Precision precision, ThreadPool& pool);
+  static Weights load(const ModelFile& file, Precision precision, ThreadPool& pool, const LoadProgress& progress = {});
   /// Random weights, the same for a seed whatever the number of threads, scaled like a trained model's: activations
   /// and attention scores of order one, logits within about ten.
   static Weights random(const ModelConfig& config, std::uint64_t seed, Precision precision, ThreadPool& pool);

@@ -12,6 +12,7 @@
 #include "mini_engine/model_file.hpp"
 #include "mini_engine/paged_cache.hpp"
 #include "mini_engine/pikv_bridge.hpp"
+#include "mini_engine/weight_reader.hpp"
 
 namespace mini_engine {
 
@@ -24,6 +25,7 @@ struct EngineOptions {
   Precision cache = Precision::kFloat32;  ///< on a GPU, that of the weights
   int num_threads = 0;                    ///< of the CPU, for computing or loading; 0: all cores
   std::uint64_t seed = 1;                 ///< of random weights
+  LoadProgress progress = {};             ///< of reading a model's file; may be empty
 };
 
 /// One thread at a time, like its model. Caches and what reuse_device() names must not outlive it.

@@ -29,7 +29,8 @@ class CpuEngine final : public Engine {
 
 std::unique_ptr<Engine> make_cpu_engine(const ModelFile* file, const ModelConfig& config,
                                         const EngineOptions& options) {
-  const ModelOptions of_model{.weights = options.weights, .num_threads = options.num_threads};
+  const ModelOptions of_model{
+      .weights = options.weights, .num_threads = options.num_threads, .progress = options.progress};
   return std::make_unique<CpuEngine>(
       file != nullptr ? CpuModel(*file, of_model) : CpuModel::random(config, options.seed, of_model), options.cache);
 }

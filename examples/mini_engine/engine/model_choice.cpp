@@ -2,7 +2,9 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
+#include <cstdio>
 
+#include "mini_engine/engine/progress_bar.hpp"
 #include "mini_engine/error.hpp"
 #include "mini_engine/named_config.hpp"
 
@@ -61,13 +63,15 @@ std::array<std::byte, 32> ChosenModel::fingerprint() const {
 
 ChosenModel load_model(const ModelChoice& choice) {
   check_choice(choice);
-  const EngineOptions options = engine_options(choice);
+  EngineOptions options = engine_options(choice);
   ChosenModel chosen;
   if (!choice.path.empty()) chosen.file = open_model(choice.path);
   if (!choice.tokenizer_path.empty()) chosen.tokenizer_file = open_model(choice.tokenizer_path);
   const ModelFile& text = chosen.tokenizer_file != nullptr ? *chosen.tokenizer_file : *chosen.file;
   chosen.tokenizer = std::make_unique<Tokenizer>(text.tokenizer());
   if (chosen.file != nullptr) {
+    ProgressBar bar(stderr);
+    options.progress = [&](std::int64_t done, std::int64_t all) { bar.show(done, all); };
     chosen.engine = make_engine(*chosen.file, options);
     return chosen;
   }

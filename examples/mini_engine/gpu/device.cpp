@@ -19,12 +19,20 @@ void Stream::synchronize() const { check(cudaStreamSynchronize(stream_), "cudaSt
 Event::Event() { check(cudaEventCreate(&event_), "cudaEventCreate"); }
 Event::~Event() { (void)cudaEventDestroy(event_); }
 void Event::record(cudaStream_t stream) const { check(cudaEventRecord(event_, stream), "cudaEventRecord"); }
+void Event::synchronize() const { check(cudaEventSynchronize(event_), "cudaEventSynchronize"); }
 float Event::milliseconds_since(const Event& earlier) const {
-  check(cudaEventSynchronize(event_), "cudaEventSynchronize");
+  synchronize();
   float milliseconds = 0;
   check(cudaEventElapsedTime(&milliseconds, earlier.event_, event_), "cudaEventElapsedTime");
   return milliseconds;
 }
+
+PinnedBuffer::PinnedBuffer(std::size_t size_bytes) {
+  if (const cudaError_t error = cudaMallocHost(&data_, size_bytes); error != cudaSuccess) {
+    check(error, ("page-locked memory of " + std::to_string(size_bytes) + " bytes").c_str());
+  }
+}
+PinnedBuffer::~PinnedBuffer() { (void)cudaFreeHost(data_); }
 
 DeviceBuffer::~DeviceBuffer() { (void)cudaFree(data_); }
 

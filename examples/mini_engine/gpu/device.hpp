@@ -35,11 +35,27 @@ class Event {
   Event(const Event&) = delete;
   Event& operator=(const Event&) = delete;
   void record(cudaStream_t stream) const;
+  /// Waits for this event; returns at once if it was never recorded.
+  void synchronize() const;
   /// Waits for this event. Both must have been recorded.
   [[nodiscard]] float milliseconds_since(const Event& earlier) const;
 
  private:
   cudaEvent_t event_ = nullptr;
+};
+
+/// Page-locked host memory, uninitialised: copies out of it run beside the program.
+class PinnedBuffer {
+ public:
+  /// Throws Error when there is not so much.
+  explicit PinnedBuffer(std::size_t size_bytes);
+  ~PinnedBuffer();
+  PinnedBuffer(const PinnedBuffer&) = delete;
+  PinnedBuffer& operator=(const PinnedBuffer&) = delete;
+  [[nodiscard]] std::byte* data() const { return static_cast<std::byte*>(data_); }
+
+ private:
+  void* data_ = nullptr;
 };
 
 /// Device memory, uninitialised. Grows by throwing away what it held; freeing waits for the device.

@@ -6,6 +6,7 @@
 
 #include "mini_engine/matmul.hpp"
 #include "mini_engine/weights.hpp"
+#include "weight_upload.hpp"
 
 namespace mini_engine::gpu {
 namespace {
@@ -68,6 +69,27 @@ DeviceWeights::DeviceWeights(const ModelConfig& config, Precision precision) : p
   memory_.grow(counted.size_bytes());
   Pieces pieces(memory_.as<std::byte>());
   lay_out(pieces);
+}
+
+DeviceWeights DeviceWeights::load(const ModelFile& file, Precision precision, ThreadPool& pool,
+                                  const LoadProgress& progress) {
+  const ModelConfig& config = file.config();
+  DeviceWeights made(config, precision);
+  WeightUpload weights(file, precision);
+  const struct {
+    WeightUpload& weights;
+    std::int64_t norm_size;
+    void vector(const float* target, TensorName name) const { weights.vector(target, norm_size, name); }
+    void matrix(const DeviceMatrix& target, std::int64_t first_row, std::int64_t num_rows, TensorName name) const {
+      weights.matrix(target, first_row, num_rows, name);
+    }
+  } sink{weights, config.hidden_size};
+  sink.matrix(made.embedding_, 0, config.vocab_size, {TensorRole::kTokenEmbedding, 0});
+  for (int index = 0; index < config.num_layers; ++index) for_each_tensor(made.layer(index), index, config, sink);
+  sink.vector(made.output_norm_, {TensorRole::kOutputNorm, 0});
+  if (!config.tied_embeddings) sink.matrix(made.output_head_, 0, config.vocab_size, {TensorRole::kOutputHead, 0});
+  weights.run(pool, progress);
+  return made;
 }
 
 DeviceWeights DeviceWeights::upload(const ModelConfig& config, const Weights& weights, Precision precision) {

@@ -8,10 +8,13 @@
 #include "linear.hpp"
 #include "mini_engine/config.hpp"
 #include "mini_engine/types.hpp"
+#include "mini_engine/weight_reader.hpp"
 
 namespace mini_engine {
+class ModelFile;
+class ThreadPool;
 class Weights;
-}
+}  // namespace mini_engine
 
 namespace mini_engine::gpu {
 
@@ -27,6 +30,9 @@ class DeviceWeights {
     DeviceMatrix down;              ///< [E][F]
   };
 
+  /// Reads a model's weights on the pool's threads. Throws Error as ModelFile::tensor() does, and for a tensor whose
+  /// shape is not what the configuration calls for. `progress` may be empty.
+  static DeviceWeights load(const ModelFile& file, Precision precision, ThreadPool& pool, const LoadProgress& progress);
   /// A copy of `weights`, whose precision must be `precision`.
   static DeviceWeights upload(const ModelConfig& config, const Weights& weights, Precision precision);
   /// Random weights made on the device, deterministic in `seed`: a model's shapes and timings without its files.

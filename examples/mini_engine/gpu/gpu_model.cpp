@@ -300,7 +300,9 @@ GpuModel& GpuModel::operator=(GpuModel&&) noexcept = default;
 
 GpuModel::GpuModel(const ModelFile& file, const GpuModelOptions& options) {
   ThreadPool pool(options.num_loader_threads);
-  *this = copy_of(file.config(), Weights::load(file, options.precision, pool), options);
+  const ModelConfig config = validated(file.config());
+  impl_ = std::make_unique<Impl>(config, options.precision,
+                                 DeviceWeights::load(file, options.precision, pool, options.progress));
 }
 
 GpuModel GpuModel::copy_of(const ModelConfig& config, const Weights& weights, const GpuModelOptions& options) {

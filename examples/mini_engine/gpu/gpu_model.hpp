@@ -11,6 +11,7 @@
 #include "mini_engine/model.hpp"
 #include "mini_engine/paged_cache.hpp"
 #include "mini_engine/types.hpp"
+#include "mini_engine/weight_reader.hpp"
 
 namespace mini_engine {
 class ModelFile;
@@ -22,6 +23,7 @@ namespace mini_engine::gpu {
 struct GpuModelOptions {
   Precision precision = Precision::kBFloat16;  ///< of weights, activations and the caches it works on
   int num_loader_threads = 0;                  ///< 0: all cores
+  LoadProgress progress = {};                  ///< of reading a model's file; may be empty
 };
 
 /// A cache for a GpuModel's sequences, in device memory, zeroed.
