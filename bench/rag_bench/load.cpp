@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "mini_engine/error.hpp"
+#include "rag_bench/made_up.hpp"
 
 namespace rag_bench {
 namespace {
@@ -92,18 +93,43 @@ class TimedReply final : public Reply {
   int num_tokens_ = 0;
 };
 
+/// When each request is to be sent, in seconds from the beginning.
+class Arrivals {
+ public:
+  Arrivals(const Workload& workload, const LoadOptions& options)
+      : workload_(workload), options_(options), random_(generator(options.seed, kArrivals, options.first_request)) {
+    if (options.trace_speed > 0 && !workload.arrival(0)) {
+      throw mini_engine::Error("open loop: the workload does not say when requests came");
+    }
+  }
+  [[nodiscard]] bool are_given() const { return options_.requests_per_second > 0 || options_.trace_speed > 0; }
+  /// Of request first_request + i; asked for once each, in order.
+  [[nodiscard]] double next(int i) {
+    const std::uint64_t first = options_.first_request;
+    if (options_.trace_speed > 0) {
+      const std::uint64_t index = first + static_cast<std::uint64_t>(i);
+      return (*workload_.arrival(index) - *workload_.arrival(first)) / options_.trace_speed;
+    }
+    return last_ -= std::log(1.0 - fraction(random_)) / options_.requests_per_second;
+  }
+
+ private:
+  static constexpr std::uint64_t kArrivals = 99;
+  const Workload& workload_;
+  const LoadOptions& options_;
+  std::mt19937_64 random_;
+  double last_ = 0;
+};
+
 }  // namespace
 
 LoadResult run_load(mini_engine::serve::Scheduler& scheduler, const Workload& workload, const LoadOptions& options) {
   Book book;
-  std::mt19937_64 random(workload.options().seed);
-  double next_arrival = 0;
+  Arrivals arrivals(workload, options);
   for (int i = 0; i < options.num_requests; ++i) {
     auto request = workload.request(options.first_request + static_cast<std::uint64_t>(i));
-    if (options.requests_per_second > 0) {
-      // Exponential gaps, which the standard's distribution would draw differently from library to library.
-      next_arrival -= std::log(1.0 - static_cast<double>(random() >> 11U) * 0x1p-53) / options.requests_per_second;
-      std::this_thread::sleep_for(std::chrono::duration<double>(next_arrival - book.now()));
+    if (arrivals.are_given()) {
+      std::this_thread::sleep_for(std::chrono::duration<double>(arrivals.next(i) - book.now()));
     } else {
       book.wait_below(options.concurrency);
     }

@@ -14,7 +14,10 @@ struct LoadOptions {
   int num_requests = 2000;
   std::uint64_t first_request = 0;  ///< of the workload
   int concurrency = 32;             ///< closed loop: so many requests are always under way
-  double requests_per_second = 0;   ///< above 0: open loop, Poisson arrivals; concurrency is then not used
+  /// Open loop if one of these is above 0; concurrency is then not used.
+  double requests_per_second = 0;  ///< Poisson arrivals
+  double trace_speed = 0;          ///< the workload's own arrivals, so many times as fast
+  std::uint64_t seed = 1;          ///< of Poisson arrivals
 };
 
 /// One answered request. Times in seconds from the beginning of the load.
@@ -34,7 +37,8 @@ struct LoadResult {
   double seconds = 0;
 };
 
-/// Returns when all are answered. Throws Error with the message of the first request that failed.
+/// Returns when all are answered. Throws Error with the message of the first request that failed, and when trace_speed
+/// is above 0 and the workload knows of no arrivals.
 [[nodiscard]] LoadResult run_load(mini_engine::serve::Scheduler& scheduler, const Workload& workload,
                                   const LoadOptions& options);
 

@@ -19,7 +19,8 @@
 #include "rag_bench/load.hpp"
 #include "rag_bench/mode.hpp"
 #include "rag_bench/report.hpp"
-#include "rag_bench/workload.hpp"
+#include "rag_bench/trace_workload.hpp"
+#include "rag_bench/zipf_workload.hpp"
 
 namespace {
 
@@ -33,7 +34,8 @@ struct Settings {
   std::string device = "gpu";
   int num_threads = 0;
   std::vector<std::string> modes = {"full", "prefix", "device"};
-  rag_bench::WorkloadOptions workload;
+  rag_bench::ZipfOptions zipf;
+  rag_bench::TraceOptions trace;
   rag_bench::LoadOptions load;
   int num_warm_up = 64;
   int prefill_rows = 4096;
@@ -50,13 +52,19 @@ void declare(CLI::App& app, Settings& s) {
   app.add_option("--modes", s.modes, "full, prefix, device, pinned-bf16, pinned-fp8; +N repairs N rows of each chunk")
       ->delimiter(',')
       ->capture_default_str();
-  app.add_option("--documents", s.workload.num_documents)->check(positive)->capture_default_str();
-  app.add_option("--document-tokens", s.workload.document_tokens)->check(positive)->capture_default_str();
-  app.add_option("--per-request", s.workload.documents_per_request)->check(positive)->capture_default_str();
-  app.add_option("--zipf", s.workload.zipf)->check(CLI::Range(0.0, 10.0))->capture_default_str();
-  app.add_option("--question-tokens", s.workload.question_tokens)->check(positive)->capture_default_str();
-  app.add_option("--new-tokens", s.workload.new_tokens)->check(positive)->capture_default_str();
-  app.add_option("--seed", s.workload.seed)->capture_default_str();
+  app.add_option("--documents", s.zipf.num_documents)->check(positive)->capture_default_str();
+  app.add_option("--document-tokens", s.zipf.document_tokens)->check(positive)->capture_default_str();
+  app.add_option("--per-request", s.zipf.documents_per_request)->check(positive)->capture_default_str();
+  app.add_option("--zipf", s.zipf.zipf)->check(CLI::Range(0.0, 10.0))->capture_default_str();
+  app.add_option("--question-tokens", s.zipf.question_tokens)->check(positive)->capture_default_str();
+  app.add_option("--new-tokens", s.zipf.new_tokens)->check(positive)->capture_default_str();
+  app.add_option("--seed", s.zipf.seed)->capture_default_str();
+  app.add_option("--trace", s.trace.folder, "folder in RAGPulse's format: requests of that instead; needs --store-gib")
+      ->check(CLI::ExistingDirectory);
+  app.add_flag("--as-served", s.trace.as_served, "all of the trace's system prompt before the passages");
+  app.add_option("--max-new-tokens", s.trace.max_new_tokens, "of the trace's answers")
+      ->check(positive)
+      ->capture_default_str();
   app.add_option("--requests", s.load.num_requests, "that are measured")->check(positive)->capture_default_str();
   app.add_option("--warm-up", s.num_warm_up, "requests before them")
       ->check(CLI::Range(0, 1 << 30))
@@ -65,6 +73,9 @@ void declare(CLI::App& app, Settings& s) {
       ->check(CLI::Range(1, 1024))
       ->capture_default_str();
   app.add_option("--rate", s.load.requests_per_second, "open loop: arrivals per second; 0: closed loop")
+      ->check(CLI::Range(0.0, 1e6))
+      ->capture_default_str();
+  app.add_option("--trace-speed", s.load.trace_speed, "open loop: the trace's arrivals, so many times as fast")
       ->check(CLI::Range(0.0, 1e6))
       ->capture_default_str();
   app.add_option("--prefill-rows", s.prefill_rows, "prompt tokens computed in one step at most")
@@ -76,20 +87,21 @@ void declare(CLI::App& app, Settings& s) {
   app.add_option("--json", s.json_path, "file for the numbers");
 }
 
-std::int64_t store_bytes(const Settings& s, const mini_engine::ModelConfig& config, pikv::DType dtype) {
+std::int64_t store_bytes(const Settings& s, const rag_bench::WorkloadSize& size, const mini_engine::ModelConfig& config,
+                         pikv::DType dtype) {
   if (s.store_gib > 0) return static_cast<std::int64_t>(s.store_gib * 1024 * 1024 * 1024);
   const std::int64_t token_bytes =
       std::int64_t{2} * config.num_layers * config.num_kv_heads * config.head_dim * pikv::dtype_bytes(dtype);
-  return std::int64_t{s.workload.num_documents} * (s.workload.document_tokens * token_bytes + 4096) * 11 / 10;
+  return (size.document_tokens * token_bytes + size.num_documents * 4096) * 11 / 10;
 }
 
 int pages_for(int num_tokens) { return (num_tokens + kPageSize - 1) / kPageSize; }
 
-rag_bench::Summary run_mode(const Settings& s, const Mode& mode, mini_engine::Engine& engine) {
-  const rag_bench::Workload workload(s.workload);
-  const int prompt_tokens = s.workload.documents_per_request * s.workload.document_tokens + s.workload.question_tokens;
+rag_bench::Summary run_mode(const Settings& s, const rag_bench::Workload& workload, const Mode& mode,
+                            mini_engine::Engine& engine) {
+  const rag_bench::WorkloadSize size = workload.size();
   mini_engine::PagedCache cache =
-      engine.make_cache(s.load.concurrency * pages_for(prompt_tokens + s.workload.new_tokens), kPageSize);
+      engine.make_cache(s.load.concurrency * pages_for(size.max_prompt_tokens + size.max_new_tokens), kPageSize);
   mini_engine::serve::ServeMetrics metrics;
 
   std::optional<mini_engine::PagedCache> scratch;
@@ -98,17 +110,17 @@ rag_bench::Summary run_mode(const Settings& s, const Mode& mode, mini_engine::En
   if (mode.kind == Mode::Kind::kFull) {
     placer = std::make_unique<mini_engine::serve::ComputingPlacer>();
   } else {
-    scratch.emplace(engine.make_cache(pages_for(s.workload.document_tokens), kPageSize));
+    scratch.emplace(engine.make_cache(pages_for(size.max_document_tokens), kPageSize));
     server.emplace(
         engine.model(), *scratch, std::array<std::byte, 32>{},
-        mini_engine::ChunkServerOptions{.capacity_bytes = store_bytes(s, engine.model().config(), engine.store_dtype()),
+        mini_engine::ChunkServerOptions{.capacity_bytes = store_bytes(s, size, engine.model().config(), engine.store_dtype()),
                                         .store_dtype = engine.store_dtype(),
                                         .encoding = {.format = mode.format},
                                         .num_threads = s.num_threads,
                                         .prefix_block_tokens = kPrefixBlockTokens,
                                         .device = engine.reuse_device(mode.place)});
     const bool use_chunks = mode.kind == Mode::Kind::kChunks;
-    for (int i = 0; use_chunks && !s.is_cold && i < s.workload.num_documents; ++i) {
+    for (std::int64_t i = 0; use_chunks && !s.is_cold && i < size.num_documents; ++i) {
       (void)server->encode_chunk(workload.document(i), {});
     }
     placer = std::make_unique<mini_engine::serve::ChunkPlacer>(
@@ -142,23 +154,35 @@ rag_bench::Summary run_mode(const Settings& s, const Mode& mode, mini_engine::En
   return summary;
 }
 
+/// A trace has more documents than fit, which are encoded as they come.
+std::unique_ptr<const rag_bench::Workload> make_workload(Settings& s, int vocab_size) {
+  s.zipf.vocab_size = vocab_size;
+  s.trace.vocab_size = vocab_size;
+  s.trace.seed = s.zipf.seed;
+  s.load.seed = s.zipf.seed;
+  if (s.trace.folder.empty()) return std::make_unique<rag_bench::ZipfWorkload>(s.zipf);
+  if (s.store_gib <= 0) throw mini_engine::Error("a trace needs to be told how large the store is (--store-gib)");
+  s.is_cold = true;
+  return std::make_unique<rag_bench::TraceWorkload>(s.trace);
+}
+
 void run(Settings& s) {
   std::vector<Mode> modes;
   for (const std::string& text : s.modes) modes.push_back(rag_bench::parse_mode(text));
   const mini_engine::ModelConfig config = mini_engine::named_config(s.shapes);
-  s.workload.vocab_size = config.vocab_size;
+  const std::unique_ptr<const rag_bench::Workload> workload = make_workload(s, config.vocab_size);
   const auto precision = s.device == "gpu" ? mini_engine::Precision::kBFloat16 : mini_engine::Precision::kFloat32;
   const std::unique_ptr<mini_engine::Engine> engine = mini_engine::make_engine(
       config, {.on_gpu = s.device == "gpu", .weights = precision, .cache = precision, .num_threads = s.num_threads});
   std::vector<rag_bench::Summary> summaries;
   for (const Mode& mode : modes) {
-    summaries.push_back(run_mode(s, mode, *engine));
+    summaries.push_back(run_mode(s, *workload, mode, *engine));
     std::fprintf(stderr, "%s: %.2f requests/s\n", mode.name.c_str(), summaries.back().requests_per_second);
   }
   std::fputs(rag_bench::to_table(summaries).c_str(), stdout);
   if (s.json_path.empty()) return;
   std::ofstream file(s.json_path);
-  file << rag_bench::to_json(summaries, s.workload) << std::flush;
+  file << rag_bench::to_json(summaries, *workload) << std::flush;
   if (!file) throw mini_engine::Error("cannot write " + s.json_path);
 }
 

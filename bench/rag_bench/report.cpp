@@ -82,15 +82,9 @@ std::string to_table(const std::vector<Summary>& summaries) {
   return out;
 }
 
-std::string to_json(const std::vector<Summary>& summaries, const WorkloadOptions& workload) {
+std::string to_json(const std::vector<Summary>& summaries, const Workload& workload) {
   nlohmann::json out;
-  out["workload"] = {{"documents", workload.num_documents},
-                     {"document_tokens", workload.document_tokens},
-                     {"documents_per_request", workload.documents_per_request},
-                     {"zipf", workload.zipf},
-                     {"question_tokens", workload.question_tokens},
-                     {"new_tokens", workload.new_tokens},
-                     {"seed", workload.seed}};
+  out["workload"] = nlohmann::json::parse(workload.description());
   for (const Summary& s : summaries) {
     out["modes"].push_back({{"mode", s.mode},
                             {"requests", s.num_requests},

@@ -33,6 +33,6 @@ struct Summary {
 [[nodiscard]] Summary summarize(const std::string& mode, const LoadResult& result);
 
 [[nodiscard]] std::string to_table(const std::vector<Summary>& summaries);
-[[nodiscard]] std::string to_json(const std::vector<Summary>& summaries, const WorkloadOptions& workload);
+[[nodiscard]] std::string to_json(const std::vector<Summary>& summaries, const Workload& workload);
 
 }  // namespace rag_bench

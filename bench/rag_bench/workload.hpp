@@ -1,8 +1,10 @@
-// A stream of requests as a RAG service sees it: a few popular documents, in another order each time.
+// A stream of requests as a RAG service sees it. Tokens are made up; which documents meet in a prompt, in what order and
+// how long they are is not.
 #pragma once
 
 #include <cstdint>
-#include <random>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "mini_engine/serve/request.hpp"
@@ -10,36 +12,29 @@
 
 namespace rag_bench {
 
-struct WorkloadOptions {
-  int num_documents = 200;
-  int document_tokens = 512;
-  int documents_per_request = 8;
-  double zipf = 0.8;  ///< document r, from 1, is drawn with weight r^-zipf
-  int question_tokens = 64;
-  int new_tokens = 64;
-  int vocab_size = 0;
-  std::uint64_t seed = 1;
+/// What memory has to be there for.
+struct WorkloadSize {
+  std::int64_t num_documents = 0;
+  std::int64_t document_tokens = 0;  ///< of all documents
+  int max_document_tokens = 0;
+  int max_prompt_tokens = 0;
+  int max_new_tokens = 0;
 };
 
-/// Documents are drawn without replacement within a request, which is why popular ones are drawn a little less often
-/// than their weight says; their order is random.
+/// Immutable; may be asked by several threads.
 class Workload {
  public:
-  /// Throws Error for sizes that are not positive, and more documents per request than there are.
-  explicit Workload(const WorkloadOptions& options);
+  virtual ~Workload() = default;
 
-  /// The same for an index whatever was asked for before: documents, then the question. No seed of two requests is the
-  /// same, nor any question.
-  [[nodiscard]] mini_engine::serve::Request request(std::uint64_t index) const;
-  [[nodiscard]] std::vector<int> documents_of(std::uint64_t index) const;
-  [[nodiscard]] std::vector<mini_engine::TokenId> document(int index) const;
-  [[nodiscard]] const WorkloadOptions& options() const { return options_; }
-
- private:
-  [[nodiscard]] std::vector<mini_engine::TokenId> tokens(std::uint64_t kind, std::uint64_t index, int count) const;
-
-  WorkloadOptions options_;
-  std::vector<double> sums_;  // of weights, up to and with each document
+  /// The same for an index whatever was asked for before.
+  [[nodiscard]] virtual mini_engine::serve::Request request(std::uint64_t index) const = 0;
+  /// Document `index` of size().num_documents.
+  [[nodiscard]] virtual std::vector<mini_engine::TokenId> document(std::int64_t index) const = 0;
+  [[nodiscard]] virtual WorkloadSize size() const = 0;
+  /// Seconds after the first request that request `index` came, if that is known; never less than of the one before.
+  [[nodiscard]] virtual std::optional<double> arrival(std::uint64_t index) const = 0;
+  /// A JSON object that says what this is.
+  [[nodiscard]] virtual std::string description() const = 0;
 };
 
 }  // namespace rag_bench

@@ -9,16 +9,16 @@
 #include "mini_engine/error.hpp"
 #include "rag_bench/mode.hpp"
 #include "rag_bench/report.hpp"
-#include "rag_bench/workload.hpp"
+#include "rag_bench/zipf_workload.hpp"
 
 namespace {
 
 using rag_bench::Mode;
-using rag_bench::Workload;
-using rag_bench::WorkloadOptions;
+using rag_bench::ZipfWorkload;
+using rag_bench::ZipfOptions;
 
 TEST_CASE("documents are drawn by Zipf's law, without repeats and in random order") {
-  const Workload workload({.num_documents = 50, .documents_per_request = 1, .zipf = 0.8, .vocab_size = 1000});
+  const ZipfWorkload workload({.num_documents = 50, .documents_per_request = 1, .zipf = 0.8, .vocab_size = 1000});
   constexpr int kDraws = 40000;
   std::vector<double> counts(50);
   for (std::uint64_t i = 0; i < kDraws; ++i) ++counts[static_cast<std::size_t>(workload.documents_of(i)[0])];
@@ -31,7 +31,7 @@ TEST_CASE("documents are drawn by Zipf's law, without repeats and in random orde
   }
   CHECK(chi_squared < 85.4);  // 49 degrees of freedom, 0.1 %
 
-  const Workload several({.num_documents = 10, .documents_per_request = 8, .vocab_size = 1000});
+  const ZipfWorkload several({.num_documents = 10, .documents_per_request = 8, .vocab_size = 1000});
   int num_descending = 0;
   for (std::uint64_t i = 0; i < 2000; ++i) {
     const std::vector<int> chosen = several.documents_of(i);
@@ -42,9 +42,9 @@ TEST_CASE("documents are drawn by Zipf's law, without repeats and in random orde
 }
 
 TEST_CASE("a workload is the same whatever was asked before, and questions differ") {
-  const WorkloadOptions options{.num_documents = 20, .document_tokens = 30, .vocab_size = 500, .seed = 3};
-  const Workload a(options);
-  const Workload b(options);
+  const ZipfOptions options{.num_documents = 20, .document_tokens = 30, .vocab_size = 500, .seed = 3};
+  const ZipfWorkload a(options);
+  const ZipfWorkload b(options);
   (void)b.request(17);
   const auto first = a.request(5);
   const auto second = b.request(5);
@@ -53,15 +53,15 @@ TEST_CASE("a workload is the same whatever was asked before, and questions diffe
   CHECK(first.segments[8].tokens != a.request(6).segments[8].tokens);
   CHECK(a.document(3) != a.document(4));
   CHECK(first.max_tokens == 64);
-  WorkloadOptions other = options;
+  ZipfOptions other = options;
   other.seed = 4;
-  CHECK(Workload(other).document(3) != a.document(3));
+  CHECK(ZipfWorkload(other).document(3) != a.document(3));
 }
 
 TEST_CASE("workloads that cannot be are refused by name") {
-  CHECK_THROWS_WITH_AS(Workload({.num_documents = 3, .documents_per_request = 4, .vocab_size = 9}),
+  CHECK_THROWS_WITH_AS(ZipfWorkload({.num_documents = 3, .documents_per_request = 4, .vocab_size = 9}),
                        "workload: 4 documents per request, there are 3", mini_engine::Error);
-  CHECK_THROWS_WITH_AS(Workload({.question_tokens = 0, .vocab_size = 9}), "workload: tokens of a question is 0",
+  CHECK_THROWS_WITH_AS(ZipfWorkload({.question_tokens = 0, .vocab_size = 9}), "workload: tokens of a question is 0",
                        mini_engine::Error);
 }
 

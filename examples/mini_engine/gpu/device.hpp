@@ -13,10 +13,11 @@ namespace mini_engine::gpu {
 /// Throws Error saying what failed and why.
 void check(cudaError_t error, const char* what);
 
-/// A stream of its own.
+/// A stream of its own. What is urgent takes the device's units before the work of other streams does.
 class Stream {
  public:
-  Stream();
+  enum class Priority : std::uint8_t { kNormal, kUrgent };
+  explicit Stream(Priority priority = Priority::kNormal);
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;

@@ -1,10 +1,11 @@
-#include "rag_bench/workload.hpp"
+#include "rag_bench/zipf_workload.hpp"
 
 #include <algorithm>
 #include <cmath>
-#include <string>
+#include <nlohmann/json.hpp>
 
 #include "mini_engine/error.hpp"
+#include "rag_bench/made_up.hpp"
 
 namespace rag_bench {
 namespace {
@@ -15,23 +16,13 @@ using mini_engine::serve::Request;
 
 enum Kind : std::uint64_t { kDocument = 1, kQuestion = 2, kChoice = 3 };
 
-/// A generator of its own for each thing that is made up (splitmix64's finaliser over the three numbers).
-std::mt19937_64 generator(std::uint64_t seed, std::uint64_t kind, std::uint64_t index) {
-  std::uint64_t x = seed * 0x9E3779B97F4A7C15U + kind * 0xBF58476D1CE4E5B9U + index;
-  x = (x ^ (x >> 30U)) * 0xBF58476D1CE4E5B9U;
-  x = (x ^ (x >> 27U)) * 0x94D049BB133111EBU;
-  return std::mt19937_64(x ^ (x >> 31U));
-}
-
-double fraction(std::mt19937_64& random) { return static_cast<double>(random() >> 11U) * 0x1p-53; }
-
 void check_positive(const char* name, int value) {
   if (value < 1) throw mini_engine::Error(std::string("workload: ") + name + " is " + std::to_string(value));
 }
 
 }  // namespace
 
-Workload::Workload(const WorkloadOptions& options) : options_(options) {
+ZipfWorkload::ZipfWorkload(const ZipfOptions& options) : options_(options) {
   check_positive("number of documents", options.num_documents);
   check_positive("tokens of a document", options.document_tokens);
   check_positive("documents per request", options.documents_per_request);
@@ -46,18 +37,12 @@ Workload::Workload(const WorkloadOptions& options) : options_(options) {
   for (int i = 1; i <= options.num_documents; ++i) sums_.push_back(sum += std::pow(i, -options.zipf));
 }
 
-std::vector<TokenId> Workload::tokens(std::uint64_t kind, std::uint64_t index, int count) const {
-  std::mt19937_64 random = generator(options_.seed, kind, index);
-  std::vector<TokenId> made(static_cast<std::size_t>(count));
-  for (TokenId& token : made) token = static_cast<TokenId>(random() % static_cast<std::uint64_t>(options_.vocab_size));
-  return made;
+std::vector<TokenId> ZipfWorkload::document(std::int64_t index) const {
+  return made_up_tokens(generator(options_.seed, kDocument, static_cast<std::uint64_t>(index)),
+                        options_.document_tokens, options_.vocab_size);
 }
 
-std::vector<TokenId> Workload::document(int index) const {
-  return tokens(kDocument, static_cast<std::uint64_t>(index), options_.document_tokens);
-}
-
-std::vector<int> Workload::documents_of(std::uint64_t index) const {
+std::vector<int> ZipfWorkload::documents_of(std::uint64_t index) const {
   std::mt19937_64 random = generator(options_.seed, kChoice, index);
   std::vector<int> chosen;
   while (static_cast<int>(chosen.size()) < options_.documents_per_request) {
@@ -69,15 +54,34 @@ std::vector<int> Workload::documents_of(std::uint64_t index) const {
   return chosen;
 }
 
-Request Workload::request(std::uint64_t index) const {
+Request ZipfWorkload::request(std::uint64_t index) const {
   Request request;
   for (const int id : documents_of(index)) {
     request.segments.push_back({.kind = PromptSegment::Kind::kDocument, .tokens = document(id)});
   }
   request.segments.push_back(
-      {.kind = PromptSegment::Kind::kText, .tokens = tokens(kQuestion, index, options_.question_tokens)});
+      {.kind = PromptSegment::Kind::kText, .tokens = made_up_tokens(generator(options_.seed, kQuestion, index), options_.question_tokens, options_.vocab_size)});
   request.max_tokens = options_.new_tokens;
   return request;
+}
+
+WorkloadSize ZipfWorkload::size() const {
+  return {.num_documents = options_.num_documents,
+          .document_tokens = std::int64_t{options_.num_documents} * options_.document_tokens,
+          .max_document_tokens = options_.document_tokens,
+          .max_prompt_tokens = options_.documents_per_request * options_.document_tokens + options_.question_tokens,
+          .max_new_tokens = options_.new_tokens};
+}
+
+std::string ZipfWorkload::description() const {
+  return nlohmann::json{{"documents", options_.num_documents},
+                        {"document_tokens", options_.document_tokens},
+                        {"documents_per_request", options_.documents_per_request},
+                        {"zipf", options_.zipf},
+                        {"question_tokens", options_.question_tokens},
+                        {"new_tokens", options_.new_tokens},
+                        {"seed", options_.seed}}
+      .dump();
 }
 
 }  // namespace rag_bench
