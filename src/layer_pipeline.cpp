@@ -24,7 +24,7 @@ constexpr std::size_t kNumCopyStreams = 2;
 constexpr std::int64_t kStageAlignment = 256;
 
 /// Copies of this size come near the bus's rate; each has a fixed cost of microseconds.
-constexpr std::int64_t kGoodCopyBytes = std::int64_t{2} << 20;
+constexpr std::int64_t kGoodCopyBytes = std::int64_t{3} << 20;
 
 /// A chunk that comes from host memory. Its layers lie one behind the other there, and in a slot of the ring too.
 struct StagedChunk {

@@ -12,13 +12,7 @@ void check(cudaError_t error, const char* what) {
   throw Error(std::string(what) + ": " + cudaGetErrorString(error));
 }
 
-Stream::Stream(Priority priority) {
-  int least = 0;
-  int greatest = 0;
-  check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "cudaDeviceGetStreamPriorityRange");
-  check(cudaStreamCreateWithPriority(&stream_, cudaStreamNonBlocking, priority == Priority::kUrgent ? greatest : least),
-        "cudaStreamCreateWithPriority");
-}
+Stream::Stream() { check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"); }
 Stream::~Stream() { (void)cudaStreamDestroy(stream_); }
 void Stream::synchronize() const { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
 

@@ -13,11 +13,10 @@ namespace mini_engine::gpu {
 /// Throws Error saying what failed and why.
 void check(cudaError_t error, const char* what);
 
-/// A stream of its own. What is urgent takes the device's units before the work of other streams does.
+/// A stream of its own.
 class Stream {
  public:
-  enum class Priority : std::uint8_t { kNormal, kUrgent };
-  explicit Stream(Priority priority = Priority::kNormal);
+  Stream();
   ~Stream();
   Stream(const Stream&) = delete;
   Stream& operator=(const Stream&) = delete;

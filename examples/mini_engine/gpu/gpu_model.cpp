@@ -63,7 +63,7 @@ struct GpuModel::Impl {
   ModelConfig config;
   Precision precision;
   std::int64_t element_bytes;
-  Stream stream{Stream::Priority::kUrgent};  // before chunks that come up for later layers
+  Stream stream;
   RotaryTable rotary;
   DeviceBuffer cos, sin;
   DeviceWeights weights;
