@@ -48,7 +48,7 @@ targets=()
 examples=OFF
 if [ "$engine" = yes ]; then
   tests+=(engine_gpu_test engine_gpu_bridge_test engine_gpu_golden_test)
-  targets+=(cuda_engine_bench cuda_first_token_bench rag_bench)
+  targets+=(cuda_engine_bench cuda_first_token_bench cuda_load_bench rag_bench)
   examples=ON
 fi
 failed=0
@@ -86,7 +86,7 @@ for bench in "${benches[@]}"; do
 done
 
 if [ "$engine" = yes ]; then
-  for bench in engine first_token; do
+  for bench in engine first_token load; do
     "$build/bench/cuda_${bench}_bench" --benchmark_out="$parts/$bench.json" --benchmark_out_format=json \
       >/dev/null 2>"$parts/$bench.log" || { cat "$parts/$bench.log"; failed=1; }
   done
@@ -114,7 +114,7 @@ result = {"gpu": subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version"
                                 capture_output=True, text=True).stdout.strip()}
 result["checks"] = [dict(zip(("name", "outcome", "seconds"), line.split())) for line in open(f"{parts}/checks")]
 rows = {}
-for bench in ("reanchor", "upload", "engine", "first_token"):
+for bench in ("reanchor", "upload", "engine", "first_token", "load"):
     path = f"{parts}/{bench}.json"
     if not os.path.exists(path):
         continue

@@ -3,7 +3,7 @@
 //   GB/s     of weights
 //   of_read  from the disk: that over the rate of the same threads reading the same file in large pieces, to nowhere
 //   of_copy  from memory: that over the rate of one copy out of page-locked memory
-// PIKV_BENCH_DIR names the folder for the file (4 GB); the default is the system's for temporary files.
+// PIKV_BENCH_DIR names the folder for the file (5.6 GB); the default is the system's for temporary files.
 #include <benchmark/benchmark.h>
 #include <cuda_runtime_api.h>
 #include <fcntl.h>
