@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "harness.hpp"
 #include "mini_engine/gpu/device.hpp"
 #include "mini_engine/gpu/gpu_model.hpp"
 #include "mini_engine/named_config.hpp"
@@ -27,6 +28,8 @@ using mini_engine::Sequence;
 using mini_engine::TokenId;
 using mini_engine::gpu::DeviceBuffer;
 using mini_engine::gpu::GpuModel;
+using pikv_bench::median;
+using pikv_bench::now;
 
 constexpr int kPageSize = 16;
 constexpr int kMostTokens = 16384 + 64;
@@ -42,8 +45,6 @@ World& world() {
   return made;
 }
 
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
 /// Rows [begin, end) of the sequence, logits of the last.
 double seconds_of(World& w, Sequence& sequence, int begin, int end) {
   std::vector<std::int32_t> rows(static_cast<std::size_t>(end - begin));
@@ -53,11 +54,6 @@ double seconds_of(World& w, Sequence& sequence, int begin, int end) {
   const double start = now();
   benchmark::DoNotOptimize(w.model.forward(Pass{.tokens = tokens, .rows = rows, .logit_rows = {&last, 1}}, sequence));
   return now() - start;
-}
-
-double median(std::vector<double> samples) {
-  std::nth_element(samples.begin(), samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2), samples.end());
-  return samples[samples.size() / 2];
 }
 
 /// Of the rows [begin, end) after the rows before them.
@@ -113,14 +109,7 @@ void last_rows(benchmark::State& state) {
   state.counters["of_bound"] = read / bytes_per_second / median(times);
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  int num_devices = 0;
-  if (cudaGetDeviceCount(&num_devices) != cudaSuccess || num_devices == 0) {
-    std::printf("SKIPPED, nothing was measured: no CUDA device\n");
-    return 0;
-  }
+void register_all() {
   for (const int num_tokens : {2048, 4096, 16384}) {
     benchmark::RegisterBenchmark("prefill", prefill)->Arg(num_tokens)->UseManualTime()->Unit(benchmark::kMillisecond);
     for (const int fresh : {1, 64}) {
@@ -130,8 +119,8 @@ int main(int argc, char** argv) {
           ->Unit(benchmark::kMillisecond);
     }
   }
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return pikv_bench::run_gpu_benchmarks(argc, argv, register_all); }

@@ -18,6 +18,7 @@
 #include <string>
 #include <vector>
 
+#include "harness.hpp"
 #include "mini_engine/gpu/gpu_model.hpp"
 #include "mini_engine/named_config.hpp"
 #include "mini_engine/pikv_bridge.hpp"
@@ -32,6 +33,8 @@ using mini_engine::Precision;
 using mini_engine::Sequence;
 using mini_engine::TokenId;
 using mini_engine::gpu::GpuModel;
+using pikv_bench::median;
+using pikv_bench::now;
 
 constexpr int kPageSize = 16;
 constexpr int kChunks = 8;
@@ -100,13 +103,6 @@ class World {
 World& world() {
   static World& made = *new World;
   return made;
-}
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
-
-double median(std::vector<double> samples) {
-  std::nth_element(samples.begin(), samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2), samples.end());
-  return samples[samples.size() / 2];
 }
 
 /// Of all tokens of the prompt, nothing reused.
@@ -182,14 +178,7 @@ void first_token(benchmark::State& state, Place place) {
   state.counters["full_ms"] = full * 1e3;
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  int num_devices = 0;
-  if (cudaGetDeviceCount(&num_devices) != cudaSuccess || num_devices == 0) {
-    std::printf("SKIPPED, nothing was measured: no CUDA device\n");
-    return 0;
-  }
+void register_all() {
   for (const auto& [name, place] :
        {std::pair{"first_token/device", Place::kDevice}, std::pair{"first_token/pinned_bf16", Place::kPinned},
         std::pair{"first_token/pinned_fp8", Place::kPinnedFp8}}) {
@@ -203,8 +192,8 @@ int main(int argc, char** argv) {
       }
     }
   }
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return pikv_bench::run_gpu_benchmarks(argc, argv, register_all); }

@@ -1,4 +1,4 @@
-// What the GPU benchmarks share: a device or a loud skip, memory, timing by events, medians.
+// What the benchmarks of the library's own kernels share: a backend, memory, timing by events.
 #pragma once
 
 #include <benchmark/benchmark.h>
@@ -11,6 +11,7 @@
 #include <memory>
 #include <vector>
 
+#include "harness.hpp"
 #include "pikv/cuda.hpp"
 #include "spin.hpp"
 
@@ -114,28 +115,15 @@ class Stopwatch {
   cudaEvent_t end_ = nullptr;
 };
 
-[[nodiscard]] inline double median(std::vector<double> samples) {
-  if (samples.empty()) return 0;
-  std::nth_element(samples.begin(), samples.begin() + static_cast<std::ptrdiff_t>(samples.size() / 2), samples.end());
-  return samples[samples.size() / 2];
-}
-
-/// main() of a GPU benchmark: `register_all` runs once there is a device.
-inline int run_gpu_benchmarks(int argc, char** argv, const std::function<void(pikv::Backend&)>& register_all) {
-  pikv::Result<std::unique_ptr<pikv::Backend>> backend = pikv::make_cuda_backend();
-  if (!backend.ok()) {
-    std::printf("SKIPPED, nothing was measured: %s\n", backend.status().to_string().c_str());
-    return 0;
-  }
-  cudaDeviceProp properties{};
-  check(cudaGetDeviceProperties(&properties, 0), "cudaGetDeviceProperties");
-  benchmark::AddCustomContext("gpu", properties.name);
-  register_all(**backend);
-  benchmark::Initialize(&argc, argv);
-  if (benchmark::ReportUnrecognizedArguments(argc, argv)) return 1;
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
+/// main() of a benchmark of the library's own kernels, which work through a backend.
+inline int run_backend_benchmarks(int argc, char** argv, const std::function<void(pikv::Backend&)>& register_all) {
+  std::unique_ptr<pikv::Backend> backend;  // outlives the benchmarks
+  return run_gpu_benchmarks(argc, argv, [&] {
+    pikv::Result<std::unique_ptr<pikv::Backend>> made = pikv::make_cuda_backend();
+    check(made.status(), "make_cuda_backend");
+    backend = std::move(*made);
+    register_all(*backend);
+  });
 }
 
 }  // namespace pikv_bench

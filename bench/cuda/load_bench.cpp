@@ -21,6 +21,7 @@
 #include <utility>
 #include <vector>
 
+#include "harness.hpp"
 #include "mini_engine/error.hpp"
 #include "mini_engine/gpu/device.hpp"
 #include "mini_engine/gpu/device_weights.hpp"
@@ -35,11 +36,10 @@ using mini_engine::Encoding;
 using mini_engine::Precision;
 using mini_engine::TensorRole;
 using mini_engine::ThreadPool;
+using pikv_bench::now;
 
 constexpr int kLayers = 8;
 constexpr std::size_t kPieceBytes = std::size_t{4} << 20;
-
-double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 mini_engine::ModelConfig shapes() {
   mini_engine::ModelConfig config = mini_engine::named_config("llama3.1-8b");
@@ -177,18 +177,11 @@ void load(benchmark::State& state, bool from_disk) {
   state.counters[from_disk ? "of_read" : "of_copy"] = rate / (from_disk ? read : copy_rate());
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  int num_devices = 0;
-  if (cudaGetDeviceCount(&num_devices) != cudaSuccess || num_devices == 0) {
-    std::printf("SKIPPED, nothing was measured: no CUDA device\n");
-    return 0;
-  }
+void register_all() {
   benchmark::RegisterBenchmark("load/disk", load, true)->Iterations(2)->UseManualTime()->Unit(benchmark::kMillisecond);
   benchmark::RegisterBenchmark("load/memory", load, false)->Iterations(4)->UseManualTime()->Unit(benchmark::kMillisecond);
-  benchmark::Initialize(&argc, argv);
-  benchmark::RunSpecifiedBenchmarks();
-  benchmark::Shutdown();
-  return 0;
 }
+
+}  // namespace
+
+int main(int argc, char** argv) { return pikv_bench::run_gpu_benchmarks(argc, argv, register_all); }

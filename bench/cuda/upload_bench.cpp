@@ -169,4 +169,4 @@ void register_all(pikv::Backend& backend) {
 
 }  // namespace
 
-int main(int argc, char** argv) { return pikv_bench::run_gpu_benchmarks(argc, argv, register_all); }
+int main(int argc, char** argv) { return pikv_bench::run_backend_benchmarks(argc, argv, register_all); }
