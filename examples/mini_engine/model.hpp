@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -24,9 +25,18 @@ class Sampler;
 struct ProjectedRows {
   Precision precision = Precision::kFloat32;  ///< of the elements
   std::int64_t num_rows = 0;                  ///< R
+  std::span<const std::int32_t> rows = {};    ///< [R] of the sequence, in host memory
   std::int64_t row_stride = 0;                ///< elements from one row's [H][D] to the next
   const void* keys = nullptr;                 ///< not null unless R is 0, like values
   const void* values = nullptr;
+};
+
+/// Queries of the rows of a pass that attend, turned to their positions, in the memory that the model computes in.
+struct TurnedQueries {
+  Precision precision = Precision::kFloat32;  ///< of the elements
+  std::span<const std::int32_t> rows = {};    ///< [R] of the sequence, in host memory
+  std::int64_t row_stride = 0;                ///< elements from one row's [Q][D] to the next
+  const void* data = nullptr;                 ///< not null unless R is 0
 };
 
 /// Sees a pass from inside; every member is called on the thread that runs the pass. A model that works on a stream
@@ -38,6 +48,20 @@ class PassObserver {
   virtual void before_layer(int layer) { (void)layer; }
   /// `rows` are valid for work done in this call, or queued by it.
   virtual void on_projected(int layer, const ProjectedRows& rows) { (void)layer, (void)rows; }
+  /// Asked after on_projected(): which of its rows go on, as indices into them, ascending; nothing: all. The K and V
+  /// of the others are stored, and that is the last that is computed of them. Rows whose logits are wanted must go on.
+  [[nodiscard]] virtual std::optional<std::vector<std::int32_t>> rows_that_go_on(int layer) {
+    (void)layer;
+    return std::nullopt;
+  }
+  /// Once K and V of the layer are in the cache: `queries` are those of all rows that go on.
+  virtual void on_queries(int layer, const TurnedQueries& queries) { (void)layer, (void)queries; }
+  /// Asked after on_queries(): to compute the layer's attention in the model's place. out: [R][Q][D] without gaps, of the
+  /// queries' precision and memory. Returns whether it has.
+  [[nodiscard]] virtual bool attend(int layer, const TurnedQueries& queries, void* out) {
+    (void)layer, (void)queries, (void)out;
+    return false;
+  }
 };
 
 /// What one pass computes.
