@@ -141,8 +141,8 @@ void read_template(const JsonField& processor, TokenizerData& data) {
                              (parts.size() == 2 && parts[0].find("SpecialToken") && parts[1].find("Sequence"));
   if (!is_understood) single.fail("is not the text alone, or with one special token before it");
   if (parts.size() == 1) return;
-  const std::string& name = parts[0]["SpecialToken"]["id"].string();
-  const JsonField ids = processor["special_tokens"][name]["ids"];
+  const JsonField name = parts[0]["SpecialToken"]["id"];
+  const JsonField ids = processor["special_tokens"][name.string()]["ids"];
   const std::vector<JsonField> elements = ids.elements();
   if (elements.size() != 1) ids.fail("is not one id");
   const TokenId id = elements[0].index_below(data.pieces.size());
@@ -212,8 +212,8 @@ void parse_tokenizer_config(std::string_view text, const std::string& source, To
     return;
   }
   for (const JsonField& named : chat_template->elements()) {
-    const std::string& jinja = named["template"].string();
-    if (named["name"].string() == "default") data.chat_template = recognize_chat_template(jinja);
+    if (named["name"].string() != "default") continue;
+    data.chat_template = recognize_chat_template(named["template"].string());
   }
 }
 
