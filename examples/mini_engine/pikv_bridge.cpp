@@ -26,17 +26,6 @@ std::vector<pikv::CaptureItem> prefix_items(const pikv::ChunkKeyer& keyer, const
   return pikv::exact_prefix_items(keyer, plan, block_tokens, pikv::SlotMap::per_token(slots.data(), plan.num_rows()));
 }
 
-/// The first rows of each approximate chunk: they miss most of what stood before (attention sinks).
-std::vector<std::int32_t> first_rows_of_chunks(const pikv::CompositionPlan& plan, std::int32_t num_rows) {
-  std::vector<std::int32_t> rows;
-  for (const pikv::PlanPiece& piece : plan.pieces()) {
-    if (!piece.cached() || piece.provenance != pikv::Provenance::kApproximate) continue;
-    const std::int64_t end = std::min(piece.row_end, piece.row_begin - piece.chunk_first_token + num_rows);
-    for (std::int64_t row = piece.row_begin; row < end; ++row) rows.push_back(static_cast<std::int32_t>(row));
-  }
-  return rows;
-}
-
 }  // namespace
 
 struct ChunkServer::Impl {
@@ -44,6 +33,8 @@ struct ChunkServer::Impl {
   PagedCache& cache;
   std::unique_ptr<pikv::Backend> own_backend;
   pikv::Backend& backend;
+  std::unique_ptr<pikv::RowScorer> own_scorer;
+  pikv::RowScorer& scorer;
   pikv::StreamRef stream;
   pikv::MemorySpace space;
   std::unique_ptr<pikv::Store> store;
@@ -62,6 +53,8 @@ struct ChunkServer::Impl {
         own_backend(options.device.backend == nullptr ? pikv::make_cpu_backend({.num_threads = options.num_threads})
                                                       : nullptr),
         backend(own_backend ? *own_backend : *options.device.backend),
+        own_scorer(options.device.scorer == nullptr ? pikv::make_cpu_row_scorer(options.num_threads) : nullptr),
+        scorer(own_scorer ? *own_scorer : *options.device.scorer),
         stream(options.device.stream),
         space(backend.caps().space),
         store(take(pikv::Store::create({.geometry = geometry,
@@ -87,9 +80,9 @@ struct ChunkServer::Impl {
   [[nodiscard]] pikv::Composition compose(const pikv::Prompt& prompt, const ReuseOptions& reuse) {
     const pikv::Composer with = composer(reuse);
     pikv::PlannedPrompt planned = take(with.plan(prompt));
-    if (reuse.repaired_rows_per_chunk > 0) {
-      planned.plan =
-          take(planned.plan.with_repaired_rows(first_rows_of_chunks(planned.plan, reuse.repaired_rows_per_chunk)));
+    if (reuse.repair != nullptr) {
+      planned.plan = take(
+          planned.plan.with_repaired_rows(rows_known_ahead(*reuse.repair, planned.plan, model.config().num_layers)));
     }
     return take(with.load(std::move(planned)));
   }
@@ -199,16 +192,15 @@ class ChunkServer::Placing final : public Placement, private PassObserver {
   }
 
   void on_projected(int layer, const ProjectedRows& rows) override {
-    if (layer == 0) begin_taking(rows.num_rows);
+    if (layer == 0) begin_taking(rows.rows);
     if (!capture_) return;
     check(capture_->take_layer_async(layer, projected_view(rows, server_.model.config().head_dim, server_.space),
                                      server_.stream));
   }
 
-  /// Of the items, those whose rows are all among the next `num_rows` rows to compute.
-  void begin_taking(std::int64_t num_rows) {
-    const auto rows = plan().rows_to_compute().subspan(num_rows_done_, static_cast<std::size_t>(num_rows));
-    num_rows_done_ += static_cast<std::size_t>(num_rows);
+  /// Of the items, those whose rows are all among those of the pass. They stand before every approximate row, so that
+  /// rows which a pass lets go leave their indices as they are.
+  void begin_taking(std::span<const std::int32_t> rows) {
     if (items_.empty()) return;
     std::vector<pikv::CaptureItem> taken;
     for (pikv::CaptureItem& item : items_) {
@@ -238,7 +230,6 @@ class ChunkServer::Placing final : public Placement, private PassObserver {
   bool is_pending_ = false;         // something may be queued that reads what this object holds
   pikv::Buffer pages_;              // of the sequence, where the backend reads them from there
   std::uint64_t pipelined_as_ = 0;  // 0: not at all
-  std::size_t num_rows_done_ = 0;
   std::optional<pikv::Capture> capture_;
   pikv::InsertOutcome last_outcome_ = pikv::InsertOutcome::kNoRoom;
 };
@@ -312,9 +303,22 @@ Prefill ChunkServer::prefill(const pikv::Prompt& prompt, Sequence& sequence, con
   if (sequence.size() != 0)
     throw Error("prefill: the sequence already holds " + std::to_string(sequence.size()) + " rows");
   sequence.grow(static_cast<int>(prompt.num_rows()));
-  const std::unique_ptr<Placement> placement = place(prompt, sequence, reuse);
-  std::vector<float> logits = impl_->run(*placement, sequence);
-  return Prefill{.logits = std::move(logits), .plan = placement->plan()};
+  ReuseOptions without_repair = reuse;
+  without_repair.repair = nullptr;
+  const std::unique_ptr<Placement> placement = place(prompt, sequence, without_repair);
+  if (reuse.repair == nullptr) {
+    std::vector<float> logits = impl_->run(*placement, sequence);
+    return Prefill{.logits = std::move(logits), .plan = placement->plan(), .repair = {}};
+  }
+  RepairPasses passes(
+      *reuse.repair, placement->plan(), sequence,
+      {.backend = impl_->backend, .scorer = impl_->scorer, .stream = impl_->stream, .table = impl_->table},
+      placement->observer());
+  std::vector<float> logits = passes.run(impl_->model);
+  placement->finish();
+  return Prefill{.logits = std::move(logits),
+                 .plan = take(placement->plan().with_repaired_rows(passes.repaired_rows())),
+                 .repair = passes.cost()};
 }
 
 pikv::Store& ChunkServer::store() { return *impl_->store; }

@@ -19,6 +19,7 @@
 
 #include "mini_engine/model.hpp"
 #include "mini_engine/paged_cache.hpp"
+#include "mini_engine/pikv_repair.hpp"
 #include "mini_engine/pikv_views.hpp"
 #include "pikv/pikv.hpp"
 
@@ -28,6 +29,7 @@ namespace mini_engine {
 struct ReuseDevice {
   pikv::Backend* backend = nullptr;              ///< null: a CPU backend, which the server makes itself
   pikv::MemoryResource* chunk_memory = nullptr;  ///< of stored chunks; null: the backend's own. May be page-locked
+  pikv::RowScorer* scorer = nullptr;             ///< null: a CPU one, which goes with a CPU backend alone
   /// On which the model runs, so that what is queued on it comes before the passes that follow.
   pikv::StreamRef stream = pikv::StreamRef::legacy_default();
 };
@@ -47,8 +49,9 @@ struct ChunkServerOptions {
 struct ReuseOptions {
   bool use_exact_prefix = true;
   bool use_chunks = true;
-  bool store_exact_prefix = true;            ///< keep this prompt's exact rows for later prefixes
-  std::int32_t repaired_rows_per_chunk = 0;  ///< so many first rows of each approximate chunk are computed anew
+  bool store_exact_prefix = true;  ///< keep this prompt's exact rows for later prefixes
+  /// Which rows of approximate chunks are computed anew; must outlive the call. Null: none.
+  const pikv::RepairPolicy* repair = nullptr;
 };
 
 /// A prompt on its way into a sequence: its cached rows are placed, or queued to be; plan().rows_to_compute() are left.
@@ -66,8 +69,9 @@ class Placement {
 
 /// A served prompt: the sequence holds K and V of every row.
 struct Prefill {
-  std::vector<float> logits;  ///< [V], of the last row
-  pikv::CompositionPlan plan;
+  std::vector<float> logits;   ///< [V], of the last row
+  pikv::CompositionPlan plan;  ///< as it was carried out: rows that repair computed are repaired rows
+  RepairCost repair;
 };
 
 /// Serves prompts on one model from a store of chunks. One call at a time, like the model it drives. Model and cache
@@ -89,10 +93,11 @@ class ChunkServer {
   /// The key of a chunk so encoded.
   [[nodiscard]] pikv::ChunkKey chunk_key(std::span<const TokenId> tokens, std::span<const TokenId> prefix) const;
 
-  /// Composes the prompt into `sequence`, which has a row for each of its tokens and nothing in them.
+  /// Composes the prompt into `sequence`, which has a row for each of its tokens and nothing in them. The repair policy
+  /// must be one that knows its rows ahead (rows_known_ahead()).
   [[nodiscard]] std::unique_ptr<Placement> place(const pikv::Prompt& prompt, Sequence& sequence,
                                                  const ReuseOptions& reuse);
-  /// Composes the prompt into `sequence`, which must be empty, and computes what is left.
+  /// Composes the prompt into `sequence`, which must be empty, and computes what is left, by any repair policy.
   [[nodiscard]] Prefill prefill(const pikv::Prompt& prompt, Sequence& sequence, const ReuseOptions& reuse);
 
   [[nodiscard]] pikv::Store& store();

@@ -1,0 +1,45 @@
+// Serving one case in one arm, and holding what comes out against full recomputation.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "lab/data/cases.hpp"
+#include "lab/run/arm_spec.hpp"
+#include "lab/run/neighbours.hpp"
+#include "lab/run/result.hpp"
+#include "mini_engine/engine/engine.hpp"
+
+namespace lab {
+
+struct CaseRunnerOptions {
+  std::size_t num_forced = 16;      ///< tokens of the full recomputation's answer over which predictions are compared
+  std::size_t num_generated = 0;    ///< tokens of each arm's own answer; 0: none
+  bool measures_mechanism = false;  ///< errors of K and V and similarity of attention, which take longer than serving
+  std::int64_t store_bytes = std::int64_t{2} << 30;  ///< of each store of chunks
+  std::size_t num_neighbours = 4;
+};
+
+/// Not thread-safe. All arguments must outlive it.
+class CaseRunner {
+ public:
+  CaseRunner(mini_engine::Engine& engine, const std::array<std::byte, 32>& fingerprint, const CaseFile& file,
+             const CaseRunnerOptions& options);
+  ~CaseRunner();
+
+  /// Computes the case in full, which the arms are compared with from now on.
+  void begin(const Case& one);
+  /// Requires: begin().
+  [[nodiscard]] ArmResult run(const ArmSpec& arm);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lab
