@@ -17,6 +17,8 @@ class JsonField {
  public:
   /// The root of the document; throws Error when that is no object.
   explicit JsonField(const JsonDocument& document);
+  /// The root whatever it is.
+  [[nodiscard]] static JsonField root_of(const JsonDocument& document) { return {document, document.root(), ""}; }
 
   /// The named member; throws Error when this is no object or has no such member. Null counts as absent, as it does to
   /// the libraries that write these files.

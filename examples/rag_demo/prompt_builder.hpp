@@ -3,11 +3,11 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "mini_engine/tokenizer.hpp"
 #include "pikv/plan.hpp"
-#include "rag_demo/corpus.hpp"
 
 namespace rag_demo {
 
@@ -19,10 +19,12 @@ class PromptBuilder {
  public:
   /// Throws mini_engine::Error when the model has no chat template.
   explicit PromptBuilder(const mini_engine::Tokenizer& tokenizer);
+  /// With these messages before the user's turn in place of the demo's instructions.
+  PromptBuilder(const mini_engine::Tokenizer& tokenizer, std::span<const mini_engine::ChatMessage> opening);
 
   /// The instructions and everything else that stands before the first passage.
   [[nodiscard]] const std::vector<TokenId>& system() const { return system_; }
-  [[nodiscard]] std::vector<TokenId> passage(const Document& document) const;
+  [[nodiscard]] std::vector<TokenId> passage(std::string_view text) const;
   /// The question and everything behind it, up to where the reply begins. `reply_begins` may be empty.
   [[nodiscard]] std::vector<TokenId> question(const std::string& question, const std::string& reply_begins) const;
 

@@ -4,13 +4,10 @@
 #include <unordered_map>
 #include <utility>
 
+#include "rag_demo/shuffle.hpp"
+
 namespace rag_demo {
 namespace {
-
-/// Fisher-Yates on the generator's raw output: the same order with every standard library.
-void shuffle(std::vector<std::size_t>& values, std::mt19937_64& random) {
-  for (std::size_t i = values.size(); i > 1; --i) std::swap(values[i - 1], values[random() % i]);
-}
 
 /// The row at which each document of `order` begins.
 std::unordered_map<std::size_t, pikv::Position> begin_rows(std::span<const std::size_t> order,
@@ -30,7 +27,7 @@ std::unordered_map<std::size_t, pikv::Position> begin_rows(std::span<const std::
 std::vector<std::vector<TokenId>> encode_passages(const PromptBuilder& builder, const Corpus& corpus) {
   std::vector<std::vector<TokenId>> passages;
   passages.reserve(corpus.documents.size());
-  for (const Document& document : corpus.documents) passages.push_back(builder.passage(document));
+  for (const Document& document : corpus.documents) passages.push_back(builder.passage(document.text));
   return passages;
 }
 

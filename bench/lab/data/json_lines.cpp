@@ -1,26 +1,28 @@
 #include "lab/data/json_lines.hpp"
 
-#include <fstream>
+#include <algorithm>
 #include <string>
+#include <string_view>
 
-#include "mini_engine/error.hpp"
+#include "lab/data/input_file.hpp"
 
 namespace lab {
 
-using mini_engine::Error;
 using mini_engine::JsonField;
 using mini_engine::TokenId;
 
 void for_each_json_line(const std::filesystem::path& path, const std::function<void(const JsonField&)>& body) {
-  std::ifstream in(path);
-  if (!in) throw Error("cannot open " + path.string());
-  std::string line;
-  for (int number = 1; std::getline(in, line); ++number) {
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+  const std::string text = read_input(path);
+  std::size_t number = 0;
+  for (std::size_t begin = 0; begin < text.size();) {
+    const std::size_t end = std::min(text.find('\n', begin), text.size());
+    const std::string_view line = std::string_view(text).substr(begin, end - begin);
+    begin = end + 1;
+    ++number;
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     const mini_engine::JsonDocument document(line, path.string() + ", line " + std::to_string(number));
     body(JsonField(document));
   }
-  if (in.bad()) throw Error("cannot read " + path.string());
 }
 
 std::vector<TokenId> read_tokens(const JsonField& field, std::size_t vocab_size) {
