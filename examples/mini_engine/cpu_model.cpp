@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <string>
 
 #include "attention.hpp"
@@ -11,6 +12,7 @@
 #include "model_file.hpp"
 #include "ops.hpp"
 #include "pass_checks.hpp"
+#include "pass_rows.hpp"
 #include "simd/kernels.hpp"
 #include "weights.hpp"
 
@@ -20,10 +22,10 @@ namespace {
 // The feed-forward layer of a long pass runs in blocks of rows, so that its wide activations stay small.
 constexpr std::int64_t kFeedForwardRows = 1024;
 
-// Moves rows `chosen` (ascending) of `size` elements to the front.
-void keep_rows(float* data, std::span<const std::int32_t> chosen, std::int64_t size) {
+// Moves rows `chosen` (ascending), of which `size` elements matter, to the front.
+void keep_rows(OutputRows of, std::span<const std::int32_t> chosen, std::int64_t size) {
   for (std::size_t i = 0; i < chosen.size(); ++i) {
-    std::memmove(data + static_cast<std::int64_t>(i) * size, data + chosen[i] * size,
+    std::memmove(of.data + static_cast<std::int64_t>(i) * of.stride, of.data + chosen[i] * of.stride,
                  static_cast<std::size_t>(size) * sizeof(float));
   }
 }
@@ -79,6 +81,7 @@ struct CpuModel::Impl {
   void rotate_queries(std::span<const std::int32_t> rows, OutputRows of);
   void feed_forward(std::int64_t num_rows, const Weights::Layer& layer);
   std::vector<float> logits(std::int64_t num_rows);
+  bool shown_and_attended(PassObserver* observer, int layer, std::span<const std::int32_t> rows, OutputRows query_rows);
   std::vector<float> forward(const Pass& pass, Sequence& sequence);
 };
 
@@ -187,53 +190,83 @@ std::vector<float> CpuModel::Impl::forward(const Pass& pass, Sequence& sequence)
   values.grow(num_rows * key_size);
   embed(pass.tokens);
 
-  // The rows that go on past the K and V of the last layer: only those somebody wants logits of.
-  std::vector<std::int32_t> logit_rows;
-  for (const std::int32_t index : pass.logit_rows) logit_rows.push_back(pass.rows[static_cast<std::size_t>(index)]);
-  const auto num_logit_rows = static_cast<std::int64_t>(logit_rows.size());
-  const AttentionMask mask(pass.rows, pass.documents);
-  const AttentionMask last_mask(logit_rows, pass.documents);
-
+  PassRows rows(pass);
+  PassObserver* const observer = pass.observer;
+  std::optional<AttentionMask> mask(std::in_place, rows.rows(), pass.documents);
   for (int index = 0; index < config.num_layers; ++index) {
     const Weights::Layer& layer = weights.layer(index);
-    const bool narrows = index + 1 == config.num_layers && num_logit_rows < num_rows;
-    if (pass.observer != nullptr) pass.observer->before_layer(index);
-
-    normalize(num_rows, layer.attention_norm);
-    OutputRows query_rows{projected.data(), projected_size};
-    InputRows key_rows{projected.data() + query_size, projected_size};
     const Matrix& stacked = layer.query_key_value;
-    if (narrows) {
-      matmul({normed.data(), size}, num_rows, {stacked, query_size, projected_size},
-             {projected.data() + query_size, projected_size});
-      keep_rows(hidden.data(), pass.logit_rows, size);
-      keep_rows(normed.data(), pass.logit_rows, size);
-      query_rows = {queries.grow(num_logit_rows * query_size), query_size};
-      matmul({normed.data(), size}, num_logit_rows, {stacked, 0, query_size}, query_rows);
-    } else {
-      matmul({normed.data(), size}, num_rows, stacked, query_rows);
-    }
+    const OutputRows hidden_rows{hidden.data(), size};
+    const InputRows normed_rows{normed.data(), size};
+    const OutputRows attended_rows{attended.data(), query_size};
+    // Past the K and V of the last layer only rows whose logits are wanted go on. Nobody then needs the others' queries
+    // but an observer.
+    const bool is_last = index + 1 == config.num_layers;
+    const bool narrows_early =
+        is_last && observer == nullptr && pass.logit_rows.size() < static_cast<std::size_t>(rows.size());
+    if (observer != nullptr) observer->before_layer(index);
 
-    split_keys_values(num_rows, key_rows, precision);
-    if (pass.observer != nullptr) {
-      pass.observer->on_projected(
-          index, {.num_rows = num_rows, .row_stride = key_size, .keys = keys.data(), .values = values.data()});
+    normalize(rows.size(), layer.attention_norm);
+    OutputRows query_rows{projected.data(), projected_size};
+    const OutputRows key_rows{projected.data() + query_size, projected_size};
+    if (narrows_early) {
+      matmul(normed_rows, rows.size(), {stacked, query_size, projected_size}, key_rows);
+    } else {
+      matmul(normed_rows, rows.size(), stacked, query_rows);
+    }
+    split_keys_values(rows.size(), {key_rows.data, key_rows.stride}, precision);
+    std::optional<std::vector<std::int32_t>> chosen;
+    if (observer != nullptr) {
+      observer->on_projected(index, {.num_rows = rows.size(),
+                                     .rows = rows.rows(),
+                                     .row_stride = key_size,
+                                     .keys = keys.data(),
+                                     .values = values.data()});
+      chosen = rows.ask_which_go_on(index);
     }
     if (precision == Precision::kFloat32) {
-      write_cache<float>(index, pass.rows, sequence);
+      write_cache<float>(index, rows.rows(), sequence);
     } else {
-      write_cache<BFloat16>(index, pass.rows, sequence);
+      write_cache<BFloat16>(index, rows.rows(), sequence);
     }
 
-    const AttentionMask& layer_mask = narrows ? last_mask : mask;
-    const auto num_active = static_cast<std::int64_t>(layer_mask.rows().size());
-    rotate_queries(layer_mask.rows(), query_rows);
-    attention(sequence, index, layer_mask, {query_rows.data, query_rows.stride}, {attended.data(), query_size});
-    matmul({attended.data(), query_size}, num_active, layer.attention_output, {hidden.data(), size}, Store::kAdd);
-    normalize(num_active, layer.ffn_norm);
-    feed_forward(num_active, layer);
+    const auto keep = [&](std::span<const std::int32_t> kept) {
+      keep_rows(hidden_rows, kept, size);
+      rows.keep(kept);
+      mask.emplace(rows.rows(), pass.documents);
+    };
+    if (narrows_early) {
+      keep_rows({normed.data(), size}, pass.logit_rows, size);
+      keep(pass.logit_rows);
+      query_rows = {queries.grow(rows.size() * query_size), query_size};
+      matmul(normed_rows, rows.size(), {stacked, 0, query_size}, query_rows);
+    } else if (chosen) {
+      keep_rows(query_rows, *chosen, query_size);
+      keep(*chosen);
+    }
+    rotate_queries(rows.rows(), query_rows);
+    if (!shown_and_attended(observer, index, rows.rows(), query_rows)) {
+      attention(sequence, index, *mask, {query_rows.data, query_rows.stride}, attended_rows);
+    }
+    if (is_last && observer != nullptr) {
+      const std::vector<std::int32_t> wanted(rows.pass().logit_rows.begin(), rows.pass().logit_rows.end());
+      keep_rows(attended_rows, wanted, query_size);
+      keep(wanted);
+    }
+    matmul({attended.data(), query_size}, rows.size(), layer.attention_output, hidden_rows, Store::kAdd);
+    normalize(rows.size(), layer.ffn_norm);
+    feed_forward(rows.size(), layer);
   }
-  return logits(num_logit_rows);
+  return logits(rows.size());
+}
+
+// Shows the observer the queries; returns whether it has put the layer's attention where the model's would be.
+bool CpuModel::Impl::shown_and_attended(PassObserver* observer, int layer, std::span<const std::int32_t> rows,
+                                        OutputRows query_rows) {
+  if (observer == nullptr) return false;
+  const TurnedQueries turned{.rows = rows, .row_stride = query_rows.stride, .data = query_rows.data};
+  observer->on_queries(layer, turned);
+  return observer->attend(layer, turned, attended.data());
 }
 
 CpuModel::CpuModel(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -241,10 +274,9 @@ CpuModel::~CpuModel() = default;
 CpuModel::CpuModel(CpuModel&&) noexcept = default;
 
 CpuModel::CpuModel(const ModelFile& file, const ModelOptions& options)
-    : impl_(std::make_unique<Impl>(file.config(), options,
-                                   [&](ThreadPool& pool) {
-                                     return Weights::load(file, options.weights, pool, options.progress);
-                                   })) {}
+    : impl_(std::make_unique<Impl>(file.config(), options, [&](ThreadPool& pool) {
+        return Weights::load(file, options.weights, pool, options.progress);
+      })) {}
 
 CpuModel CpuModel::random(const ModelConfig& config, std::uint64_t seed, const ModelOptions& options) {
   return CpuModel(std::make_unique<Impl>(

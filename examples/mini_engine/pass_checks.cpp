@@ -7,9 +7,8 @@
 #include "error.hpp"
 
 namespace mini_engine {
-namespace {
 
-void check_ascending(const char* field, std::span<const std::int32_t> values, std::int64_t end) {
+void check_ascending(std::string_view field, std::span<const std::int32_t> values, std::int64_t end) {
   for (std::size_t i = 0; i < values.size(); ++i) {
     if (values[i] < 0 || values[i] >= end) {
       throw Error("pass: " + std::string(field) + "[" + std::to_string(i) + "] is " + std::to_string(values[i]) +
@@ -21,6 +20,8 @@ void check_ascending(const char* field, std::span<const std::int32_t> values, st
     }
   }
 }
+
+namespace {
 
 void check_documents(std::span<const std::int32_t> documents, int sequence_size) {
   if (documents.empty()) return;

@@ -157,6 +157,7 @@ ReferenceResult reference_forward(const MemoryModel& model, std::span<const mini
       for (std::size_t i = 0; i < wide.size(); ++i) wide[i] *= up[i] / (1.0 + std::exp(-wide[i]));
       add_to(hidden[row], multiply(TensorRole::kFfnDown, layer, wide));
     }
+    result.rotated_queries.push_back(std::move(queries));
     result.keys.push_back(std::move(keys));
     result.rotated_keys.push_back(std::move(rotated_keys));
     result.values.push_back(std::move(values));

@@ -20,6 +20,7 @@ struct ReferenceResult {
   std::vector<std::vector<double>> logits;  ///< [N][V]
   /// [L][N][H*D]: before rotation, after rotation; in the order of rows in which the model stores them.
   std::vector<std::vector<std::vector<double>>> keys, rotated_keys, values;
+  std::vector<std::vector<std::vector<double>>> rotated_queries;  ///< [L][N][Q*D]
 };
 
 [[nodiscard]] ReferenceResult reference_forward(const MemoryModel& model, std::span<const mini_engine::TokenId> tokens,
