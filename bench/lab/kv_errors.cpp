@@ -13,15 +13,12 @@ KvErrors::KvErrors(const pikv::KvGeometry& geometry)
 void KvErrors::add(const KvRows& exact, const KvRows& decoded) {
   std::size_t i = 0;
   for (std::int32_t layer = 0; layer < geometry_.num_layers; ++layer) {
-    for (std::vector<Sums>* const part : {&keys_, &values_}) {
+    for (std::vector<RelativeError>* const part : {&keys_, &values_}) {
       for (std::int64_t token = 0; token < exact.num_tokens; ++token) {
         for (std::int32_t head = 0; head < geometry_.num_kv_heads; ++head) {
-          Sums& sums = (*part)[static_cast<std::size_t>(layer * geometry_.num_kv_heads + head)];
+          RelativeError& error = (*part)[static_cast<std::size_t>(layer * geometry_.num_kv_heads + head)];
           for (std::int32_t d = 0; d < geometry_.head_dim; ++d, ++i) {
-            const double x = exact.elements[i];
-            const double difference = decoded.elements[i] - x;
-            sums.error += difference * difference;
-            sums.exact += x * x;
+            error.add(exact.elements[i], decoded.elements[i]);
           }
         }
       }
@@ -29,10 +26,10 @@ void KvErrors::add(const KvRows& exact, const KvRows& decoded) {
   }
 }
 
-std::vector<double> KvErrors::relative(const std::vector<Sums>& sums) {
+std::vector<double> KvErrors::relative(const std::vector<RelativeError>& errors) {
   std::vector<double> result;
-  result.reserve(sums.size());
-  for (const Sums& s : sums) result.push_back(s.exact > 0 ? std::sqrt(s.error / s.exact) : 0.0);
+  result.reserve(errors.size());
+  for (const RelativeError& error : errors) result.push_back(error.value());
   return result;
 }
 

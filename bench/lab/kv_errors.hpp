@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "lab/kv_rows.hpp"
+#include "lab/relative_error.hpp"
 
 namespace lab {
 
@@ -20,13 +21,10 @@ class KvErrors {
   [[nodiscard]] std::vector<double> values() const { return relative(values_); }  ///< [L * H]
 
  private:
-  struct Sums {
-    double error = 0, exact = 0;
-  };
-  [[nodiscard]] static std::vector<double> relative(const std::vector<Sums>& sums);
+  [[nodiscard]] static std::vector<double> relative(const std::vector<RelativeError>& errors);
 
   pikv::KvGeometry geometry_;
-  std::vector<Sums> keys_, values_;
+  std::vector<RelativeError> keys_, values_;
 };
 
 /// For each layer and head, largest magnitude in a channel over the run's tokens: the highest of all channels divided
