@@ -1,5 +1,4 @@
 #include <algorithm>
-#include <cmath>
 #include <cstddef>
 #include <limits>
 #include <new>
@@ -8,29 +7,13 @@
 #include <utility>
 #include <vector>
 
+#include "detail/ranks_before.hpp"
 #include "pikv/selection.hpp"
 #include "selection_checks.hpp"
 
 namespace pikv {
 inline namespace v0 {
 namespace {
-
-/// A total order of rows: best first, of equals the lower row.
-class RanksBefore {
- public:
-  explicit RanksBefore(std::span<const float> scores) noexcept : scores_(scores.data()) {}
-  bool operator()(std::int32_t a, std::int32_t b) const noexcept {
-    const float x = scores_[a];
-    const float y = scores_[b];
-    if (x > y) return true;
-    if (x < y) return false;
-    if (std::isnan(x) != std::isnan(y)) return std::isnan(y);
-    return a < b;
-  }
-
- private:
-  const float* scores_;
-};
 
 class CpuRowSelector final : public RowSelector {
  public:
@@ -79,7 +62,7 @@ class CpuRowSelector final : public RowSelector {
                             StreamRef /*stream*/) override {
     PIKV_TRY(detail::check_order(scores, chunks, limits_));
     std::iota(chunks.begin(), chunks.end(), 0);
-    std::sort(chunks.begin(), chunks.end(), RanksBefore(scores));  // not stable_sort, which allocates
+    std::sort(chunks.begin(), chunks.end(), detail::RanksBefore(scores));  // not stable_sort, which allocates
     return {};
   }
 
@@ -115,7 +98,7 @@ class CpuRowSelector final : public RowSelector {
     const auto last = first + (end - begin);
     const auto cut = first + static_cast<std::ptrdiff_t>(rows.size());
     std::iota(first, last, begin);
-    std::nth_element(first, cut - 1, last, RanksBefore(scores));
+    std::nth_element(first, cut - 1, last, detail::RanksBefore(scores));
     std::sort(first, cut);
     std::copy(first, cut, rows.begin());
   }
