@@ -2,6 +2,7 @@
 #pragma once
 
 #include "pikv/backend.hpp"
+#include "pikv/cache_craft.hpp"
 #include "pikv/capture.hpp"
 #include "pikv/chunk_key.hpp"
 #include "pikv/composer.hpp"
@@ -12,6 +13,8 @@
 #include "pikv/layer_pipeline.hpp"
 #include "pikv/memory.hpp"
 #include "pikv/plan.hpp"
+#include "pikv/repair.hpp"
+#include "pikv/repair_policies.hpp"
 #include "pikv/rope.hpp"
 #include "pikv/selection.hpp"
 #include "pikv/slab.hpp"

@@ -3,9 +3,10 @@
 //
 // A policy knows a plan and what is measured while the engine computes; it touches no memory and runs nothing. For each
 // request it begins a run, which asks for one pass after another. Every pass computes some approximate rows and, in the
-// same batch, all rows that the plan computes anyway (the question among them); K and V replace the cached ones in pages
-// private to the request, and later rows see them. What a pass measures (probes) comes back through on_scores(), at the
-// layer, where the run may also let rows go: they keep the K and V they have by then and are computed no further.
+// same batch, all rows that the plan computes anyway (the question among them); K and V replace the cached ones in
+// pages private to the request, and later rows see them. What a pass measures (probes) comes back through on_scores(),
+// at the layer, where the run may also let rows go: they keep the K and V they have by then and are computed no
+// further.
 //
 //   const std::unique_ptr<pikv::RepairPolicy> policy = pikv::make_repair_policy("first:16").value();
 //   const std::unique_ptr<pikv::RepairRun> run = policy->begin({.plan = composition.plan(), .num_layers = 32}).value();
@@ -32,8 +33,9 @@ inline namespace v0 {
 /// What can be measured of rows in one layer of a pass.
 enum class RepairSignal : std::uint8_t {
   kDeviation,          ///< of the pass's repaired rows: DeviationScoring with the probe's weights
-  kQuestionAttention,  ///< of all rows of the prompt: AttentionScoring::key_scores from the plan's fresh rows behind the
-                       ///< last cached one, divided by how many these are
+  kQuestionAttention,  ///< of all rows of the prompt: AttentionScoring::key_scores from the plan's fresh rows behind
+                       ///< the last cached one, divided by how many these are
+  kNone,               ///< nothing: the run is asked, with empty scores, which rows go on
 };
 
 struct RepairProbe {
@@ -60,12 +62,15 @@ class RepairRun {
   [[nodiscard]] virtual std::optional<RepairPass> next() = 0;
 
   /// What a probe of the pass measured. scores: [num_rows] of the prompt, host memory; NaN for rows that were not
-  /// measured. Returns the repaired rows that go on beyond this layer, ascending, of those that are still computed;
-  /// nothing: all of them.
-  virtual std::optional<std::vector<std::int32_t>> on_scores(const RepairProbe& probe, std::span<const float> scores);
+  /// measured; empty for kNone. Returns the repaired rows that go on beyond this layer, ascending, of those that are
+  /// still computed; nothing: all of them.
+  virtual std::optional<std::vector<std::int32_t>> on_scores(const RepairProbe& probe, std::span<const float> scores) {
+    (void)probe, (void)scores;
+    return std::nullopt;
+  }
 
   /// The logits of the prompt's last row, [V], host memory, after each pass.
-  virtual void on_logits(std::span<const float> logits);
+  virtual void on_logits(std::span<const float> logits) { (void)logits; }
 
   /// Whether on_logits() wants to be called: the engine then brings logits to the host.
   [[nodiscard]] virtual bool wants_logits() const { return false; }
