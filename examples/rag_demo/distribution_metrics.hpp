@@ -7,6 +7,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -34,5 +35,17 @@ struct DistributionComparison {
 /// when the sizes differ or are no positive multiple of vocab_size.
 [[nodiscard]] DistributionComparison compare_rows(std::span<const float> reference, std::span<const float> other,
                                                   std::size_t vocab_size);
+
+/// Natural logarithms of the probabilities of given tokens, one a row; minus infinity for a masked one. logits: [R, V]
+/// as for compare_rows(); tokens: [R], each below V, or std::invalid_argument.
+[[nodiscard]] std::vector<double> token_log_probabilities(std::span<const float> logits, std::size_t vocab_size,
+                                                          std::span<const std::uint32_t> tokens);
+
+/// Negative log-likelihood per token, in nats. Throws std::invalid_argument for none.
+[[nodiscard]] double mean_nll(std::span<const double> token_log_probabilities);
+
+/// Root of the mean square of the differences of the tokens' probabilities, in [0, 1]; from their logarithms. Throws
+/// std::invalid_argument for none, or not as many in both.
+[[nodiscard]] double rms_probability_difference(std::span<const double> reference, std::span<const double> other);
 
 }  // namespace rag_demo

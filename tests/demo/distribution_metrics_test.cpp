@@ -5,6 +5,8 @@
 
 #include <cmath>
 #include <limits>
+#include <random>
+#include <span>
 #include <stdexcept>
 #include <vector>
 
@@ -14,6 +16,9 @@ using rag_demo::compare_rows;
 using rag_demo::DistributionComparison;
 using rag_demo::kl_divergence;
 using rag_demo::log_softmax;
+using rag_demo::mean_nll;
+using rag_demo::rms_probability_difference;
+using rag_demo::token_log_probabilities;
 using rag_demo::top1_agrees;
 using Row = std::vector<float>;
 
@@ -63,6 +68,59 @@ TEST_CASE("rows are averaged") {
   CHECK(result.mean_kl == doctest::Approx(first / 3.0).epsilon(1e-6));
   CHECK(result.max_kl == doctest::Approx(first).epsilon(1e-6));
   CHECK(result.top1_agreement == doctest::Approx(2.0 / 3.0));
+}
+
+TEST_CASE("rows of any length against the definitions, term by term") {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0.0F, 4.0F);
+  for (const std::size_t size : {1, 2, 7, 8, 9, 16, 17, 511, 512, 513, 1031}) {
+    Row reference(size), other(size);
+    for (std::size_t i = 0; i < size; ++i) {
+      reference[i] = normal(random);
+      // What is far below the largest counts for next to nothing, and is as good as masked in the end.
+      other[i] = i % 5 == 3 ? reference[i] - 300.0F : reference[i] + 0.1F * normal(random);
+      if (i % 7 == 6) reference[i] -= 800.0F;
+      if (i % 11 == 10) reference[i] = kMasked;
+    }
+    double reference_sum = 0, other_sum = 0, kl = 0;
+    for (const float logit : reference) reference_sum += std::exp(double{logit});
+    for (const float logit : other) other_sum += std::exp(double{logit});
+    for (std::size_t i = 0; i < size; ++i) {
+      const double p = std::exp(double{reference[i]}) / reference_sum;
+      if (p > 0) kl += p * (double{reference[i]} - std::log(reference_sum) - double{other[i]} + std::log(other_sum));
+    }
+    CHECK(kl_divergence(reference, other) == doctest::Approx(kl).epsilon(1e-13));
+    const std::vector<double> logs = log_softmax(other);
+    for (std::size_t i = 0; i < size; ++i) {
+      CHECK(logs[i] == doctest::Approx(double{other[i]} - std::log(other_sum)).epsilon(1e-14));
+    }
+    CHECK(kl_divergence(other, other) == 0.0);
+  }
+}
+
+TEST_CASE("probabilities of given tokens") {
+  const Row logits = {0.0F, std::log(3.0F), 5.0F, 5.0F, kMasked, 1.0F};
+  const std::vector<double> first = token_log_probabilities(logits, 2, std::vector<std::uint32_t>{1, 0, 1});
+  REQUIRE(first.size() == 3);
+  CHECK(first[0] == doctest::Approx(std::log(0.75)).epsilon(1e-7));
+  CHECK(first[1] == doctest::Approx(std::log(0.5)).epsilon(1e-14));
+  CHECK(first[2] == 0.0);
+  CHECK(mean_nll(first) == doctest::Approx(-(std::log(0.75) + std::log(0.5)) / 3).epsilon(1e-7));
+  const std::vector<double> second = token_log_probabilities(logits, 2, std::vector<std::uint32_t>{0, 0, 0});
+  CHECK(second[2] == -std::numeric_limits<double>::infinity());
+  CHECK(mean_nll(second) == std::numeric_limits<double>::infinity());
+  CHECK(rms_probability_difference(first, second) == doctest::Approx(std::sqrt((0.25 + 0.0 + 1.0) / 3)).epsilon(1e-6));
+  CHECK(rms_probability_difference(second, second) == 0.0);
+
+  const std::vector<std::uint32_t> beyond = {0, 1, 2};
+  CHECK_THROWS_WITH_AS((void)token_log_probabilities(logits, 2, beyond), doctest::Contains("row 2 has no token 2"),
+                       std::invalid_argument);
+  CHECK_THROWS_WITH_AS((void)token_log_probabilities(logits, 3, beyond), doctest::Contains("2 rows for 3 tokens"),
+                       std::invalid_argument);
+  CHECK_THROWS_AS((void)token_log_probabilities(logits, 4, beyond), std::invalid_argument);
+  CHECK_THROWS_AS((void)mean_nll({}), std::invalid_argument);
+  CHECK_THROWS_AS((void)rms_probability_difference({}, {}), std::invalid_argument);
+  CHECK_THROWS_AS((void)rms_probability_difference(first, std::span(second).first(2)), std::invalid_argument);
 }
 
 TEST_CASE("what is no row of logits is refused with its place") {
