@@ -100,6 +100,38 @@ TEST_CASE("without contexts, and over the prefix itself, APE is plain attention 
   CHECK(largest_difference(world.append(with_contexts, world.prefix, &some), plain_prefix) < 1e-4F);
 }
 
+TEST_CASE("prefix and question in one pass are what they are in two") {
+  World world;
+  const std::vector<Tokens> contexts = {test_support::random_tokens(11, 101, 14),
+                                        test_support::random_tokens(24, 101, 15)};
+  const ApeRows rows{.prefix = 9, .contexts = {11, 24}};
+  Sequence in_two = world.parallel(contexts);
+  ApeAttention ape_of_two(world.model, in_two, rows, {}, world.pool);
+  const std::vector<float> expected = world.append(in_two, world.question, &ape_of_two);
+
+  Sequence in_one = world.parallel(contexts);
+  for (int layer = 0; layer < 3; ++layer) {
+    for (std::int32_t row = 0; row < 9; ++row) {
+      test_support::with_row(in_one, layer, row, [](float* key, float* value) {
+        std::fill_n(key, 32, 50.0F);
+        std::fill_n(value, 32, 50.0F);
+      });
+    }
+  }
+  in_one.grow(13);
+  std::vector<std::int32_t> computed = test_support::range(0, 9);
+  Tokens tokens = world.prefix;
+  for (int i = 0; i < 13; ++i) computed.push_back(44 + i);
+  tokens.insert(tokens.end(), world.question.begin(), world.question.end());
+  ApeAttention ape(world.model, in_one, rows, {}, world.pool);
+  const std::vector<std::int32_t> logit_rows = test_support::range(9, 22);
+  CHECK(largest_difference(
+            world.model.forward(
+                {.tokens = tokens, .rows = computed, .logit_rows = logit_rows, .documents = {}, .observer = &ape},
+                in_one),
+            expected) < 1e-4F);
+}
+
 /// Vectors at a position, in double precision.
 struct Turned {
   std::vector<double> raw;  // [D]
