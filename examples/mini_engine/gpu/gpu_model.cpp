@@ -16,6 +16,7 @@
 #include "mini_engine/sampler.hpp"
 #include "mini_engine/thread_pool.hpp"
 #include "mini_engine/weights.hpp"
+#include "observed_passes.hpp"
 #include "ops.hpp"
 #include "pass_graphs.hpp"
 #include "sampling.hpp"
@@ -71,6 +72,7 @@ struct GpuModel::Impl {
   HeadSizes sizes;
   Attention attention;
   BatchLayout batch;
+  ObservedPasses observed;
   PassGraphs graphs;
   Sampling sampling;
 
@@ -93,7 +95,8 @@ struct GpuModel::Impl {
         weights(std::move(made)),
         linear(of),
         sizes{config.num_heads, config.num_kv_heads, config.head_dim},
-        attention(of, sizes) {
+        attention(of, sizes),
+        observed(of, sizes, config.hidden_size) {
     upload(cos, std::span<const float>(rotary.cos), stream.get());
     upload(sin, std::span<const float>(rotary.sin), stream.get());
     stream.synchronize();
@@ -103,10 +106,9 @@ struct GpuModel::Impl {
   [[nodiscard]] CacheLayer cache_layer(PagedCache& cache, int layer) const;
   void grow(std::int64_t num_rows, std::int64_t num_logit_rows);
   template <class T>
-  void run(std::span<const SequencePass> passes);
+  void run(PagedCache& of);
   template <class T>
   void feed_forward(const DeviceWeights::Layer& layer, std::int64_t num_rows, float* residual);
-  void report_projected(std::span<const SequencePass> passes, int layer) const;
   [[nodiscard]] bool is_small(std::span<const SequencePass> passes) const;
   [[nodiscard]] PassGraphs::Key graph_key(const PagedCache& cache) const;
   void compute(std::span<const SequencePass> passes);
@@ -148,29 +150,35 @@ void GpuModel::Impl::feed_forward(const DeviceWeights::Layer& layer, std::int64_
 }
 
 template <class T>
-void GpuModel::Impl::run(std::span<const SequencePass> passes) {
+void GpuModel::Impl::run(PagedCache& of) {
   const cudaStream_t queue = stream.get();
   const std::int64_t size = config.hidden_size;
   std::int64_t num_rows = batch.num_rows();
   float* residual = hidden.as<float>();
   embed(static_cast<const T*>(weights.embedding().data), batch.tokens(), num_rows, size, residual, queue);
   for (int index = 0; index < config.num_layers; ++index) {
-    for (const SequencePass& one : passes) {
-      if (one.pass.observer != nullptr) one.pass.observer->before_layer(index);
-    }
+    observed.before_layer(index);
     const DeviceWeights::Layer& layer = weights.layer(index);
     rmsnorm(residual, num_rows, size, layer.attention_norm, config.rms_eps, normed.as<T>(), queue);
     linear(normed.as<T>(), num_rows, layer.query_key_value, projected.as<T>(), sizes.row(), queue);
-    report_projected(passes, index);
-    const CacheLayer cache = cache_layer(passes[0].sequence->cache(), index);
+    observed.show_projected(index, projected.as<T>());
+    const bool lets_rows_go = observed.let_rows_go(index);
+    const CacheLayer cache = cache_layer(of, index);
     rotate_and_store(projected.as<T>(), sizes, batch.positions(), batch.slots(), num_rows, cos.as<float>(),
                      sin.as<float>(), cache, queue);
-    attention(batch.attention(), cache, projected.as<T>(), sizes.row(), attended.as<T>(), queue);
+    const void* turned = projected.as<T>();
+    if (lets_rows_go) {
+      observed.gather(residual, turned, queue);
+      batch.assign(observed.passes(), queue);
+      attention.plan(batch.sequences(), batch.host_positions(), queue);
+      num_rows = batch.num_rows();
+    }
+    const auto attend = [&](void* out) { attention(batch.attention(), cache, turned, sizes.row(), out, queue); };
+    observed.attend(index, turned, attended.as<void>(), attend, queue);
     const T* values = attended.as<T>();
     if (index + 1 == config.num_layers) {  // only rows whose logits are wanted go on
       gather_rows(values, batch.logit_rows(), batch.num_logit_rows(), query_size(), chosen.as<T>(), queue);
-      gather_rows(hidden.as<float>(), batch.logit_rows(), batch.num_logit_rows(), size, chosen_hidden.as<float>(),
-                  queue);
+      gather_rows(residual, batch.logit_rows(), batch.num_logit_rows(), size, chosen_hidden.as<float>(), queue);
       num_rows = batch.num_logit_rows();
       values = chosen.as<T>();
       residual = chosen_hidden.as<float>();
@@ -181,23 +189,6 @@ void GpuModel::Impl::run(std::span<const SequencePass> passes) {
   }
   rmsnorm(residual, num_rows, size, weights.output_norm(), config.rms_eps, normed.as<T>(), queue);
   linear.to_float(normed.as<T>(), num_rows, weights.output_head(), logits.as<float>(), queue);
-}
-
-void GpuModel::Impl::report_projected(std::span<const SequencePass> passes, int layer) const {
-  const std::int64_t key_size = std::int64_t{sizes.num_kv_heads} * sizes.head_dim;
-  const std::byte* row = projected.as<std::byte>();
-  for (const SequencePass& one : passes) {
-    const auto num_rows = static_cast<std::int64_t>(one.pass.rows.size());
-    if (one.pass.observer != nullptr) {
-      const std::byte* const keys = row + query_size() * element_bytes;
-      one.pass.observer->on_projected(layer, {.precision = precision,
-                                              .num_rows = num_rows,
-                                              .row_stride = sizes.row(),
-                                              .keys = keys,
-                                              .values = keys + key_size * element_bytes});
-    }
-    row += num_rows * sizes.row() * element_bytes;
-  }
 }
 
 /// Whether the pass is worth a graph: queueing it takes longer than it runs, and nobody looks on.
@@ -239,11 +230,13 @@ void GpuModel::Impl::compute(std::span<const SequencePass> passes) {
   if (batch.num_rows() == 0) return;
   grow(batch.num_rows(), batch.num_logit_rows());
   attention.plan(batch.sequences(), batch.host_positions(), stream.get());
+  observed.assign(passes);
+  PagedCache& cache = passes[0].sequence->cache();
   const auto queue = [&] {
-    with_type(precision, [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(passes); });
+    with_type(precision, [&](auto* type) { run<std::remove_pointer_t<decltype(type)>>(cache); });
   };
   if (is_small(passes)) {
-    graphs.run(graph_key(passes[0].sequence->cache()), stream.get(), queue);
+    graphs.run(graph_key(cache), stream.get(), queue);
   } else {
     queue();
   }

@@ -228,6 +228,7 @@ template <class T>
 void rotate_and_store(T* projected, const HeadSizes& sizes, const std::int32_t* positions, const std::int64_t* slots,
                       std::int64_t num_rows, const float* cos, const float* sin, const CacheLayer& cache,
                       cudaStream_t stream) {
+  if (num_rows == 0) return;
   // A row is Q + H heads of D / 8 threads and H heads of values of D / 4.
   const std::int64_t row_threads = (sizes.num_heads + 3 * std::int64_t{sizes.num_kv_heads}) * (sizes.head_dim / 8);
   launch("rotate_and_store", rotate_and_store_kernel<T>, blocks_of((num_rows * row_threads + kThreads - 1) / kThreads),
