@@ -16,6 +16,7 @@
 #include "pikv/repair.hpp"
 #include "pikv/repair_policies.hpp"
 #include "pikv/rope.hpp"
+#include "pikv/row_scores.hpp"
 #include "pikv/selection.hpp"
 #include "pikv/slab.hpp"
 #include "pikv/status.hpp"

@@ -77,7 +77,13 @@ class HeadEncode {
         rows_(scratch),
         scales_(rows_ + kTileTokens * head_dim_),
         minima_(scales_ + head_dim_),
-        reader_(encode, kernels, minima_ + head_dim_) {
+        reader_({.view = encode.source,
+                 .slots = encode.source_slots,
+                 .positions = encode.positions,
+                 .rope = encode.rope,
+                 .direction = Direction::kUnanchor,
+                 .head_dim = encode.geometry.head_dim},
+                kernels, minima_ + head_dim_) {
     if (bias_ != nullptr) bias_ += (std::int64_t{layer} * num_heads_ + head) * head_dim_;
   }
 

@@ -11,16 +11,16 @@ namespace cpu {
 
 void HeadReader::read(Side side, std::int32_t layer, std::int32_t head, std::int64_t begin, std::int64_t count,
                       float* rows) const noexcept {
-  const ConstKvView& source = encode_.source;
+  const ConstKvView& source = source_.view;
   const bool is_key = side == Side::kKey;
   const SourcePlane plane(is_key ? source.k_layer(layer) : source.v_layer(layer),
                           is_key ? source.layout.k : source.layout.v, source.layout);
-  const std::int64_t head_dim = encode_.geometry.head_dim;
+  const std::int64_t head_dim = source_.head_dim;
   const auto num_tokens = static_cast<std::size_t>(count);
 
   std::array<const std::byte*, kMaxTokens> from;
   for (std::size_t i = 0; i < num_tokens; ++i) {
-    const Slot slot = encode_.source_slots.slot(begin + static_cast<std::int64_t>(i));
+    const Slot slot = source_.slots.slot(begin + static_cast<std::int64_t>(i));
     from[i] = plane.token(slot) + head * plane.head_bytes;
   }
 
@@ -44,7 +44,7 @@ void HeadReader::read(Side side, std::int32_t layer, std::int32_t head, std::int
   }
 
   constexpr auto kTarget = static_cast<std::size_t>(DType::kFloat32);
-  const RopeTableView& rope = encode_.rope;
+  const RopeTableView& rope = source_.rope;
   if (!is_key || !rope.turns()) {
     const MoveElements convert = kernels_.elements[kCached][index_of(dtype)][kTarget];
     for (std::size_t i = 0; i < num_tokens; ++i) {
@@ -52,20 +52,21 @@ void HeadReader::read(Side side, std::int32_t layer, std::int32_t head, std::int
     }
     return;
   }
-  const MoveKeyRow turn_back =
-      kernels_.keys[kTurnBack][static_cast<std::size_t>(rope.pairing)][kCached][index_of(dtype)][kTarget];
+  const std::size_t direction = source_.direction == Direction::kReanchor ? kTurn : kTurnBack;
+  const MoveKeyRow turn =
+      kernels_.keys[direction][static_cast<std::size_t>(rope.pairing)][kCached][index_of(dtype)][kTarget];
   for (std::size_t i = 0; i < num_tokens; ++i) {
-    const Position position = encode_.positions.position(begin + static_cast<std::int64_t>(i));
-    turn_back(KeyRow{.source = from[i],
-                     .target = reinterpret_cast<std::byte*>(rows + static_cast<std::int64_t>(i) * head_dim),
-                     .source_head_bytes = 0,
-                     .target_head_bytes = 0,
-                     .num_heads = 1,
-                     .head_dim = encode_.geometry.head_dim,
-                     .half_dim = rope.half_dim,
-                     .cos = rope.cos(position),
-                     .sin = rope.sin(position),
-                     .inverse_square = rope.inverse_square});
+    const Position position = source_.positions.position(begin + static_cast<std::int64_t>(i));
+    turn(KeyRow{.source = from[i],
+                .target = reinterpret_cast<std::byte*>(rows + static_cast<std::int64_t>(i) * head_dim),
+                .source_head_bytes = 0,
+                .target_head_bytes = 0,
+                .num_heads = 1,
+                .head_dim = source_.head_dim,
+                .half_dim = rope.half_dim,
+                .cos = rope.cos(position),
+                .sin = rope.sin(position),
+                .inverse_square = rope.inverse_square});
   }
 }
 

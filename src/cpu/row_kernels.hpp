@@ -1,7 +1,7 @@
-// The inner loops of the CPU backend, one set for each instruction set, chosen at run time.
+// The inner loops of what runs on the CPU, one set for each instruction set, chosen at run time.
 //
-// Every set does the arithmetic of pikv/detail/rotate.hpp and pikv/detail/half.hpp and gives the same bits (the payload
-// of a NaN that the rotation itself makes or passes on is the one exception).
+// Every set moves rows by the arithmetic of pikv/detail/rotate.hpp and pikv/detail/half.hpp and gives the same bits
+// (the payload of a NaN that the rotation itself makes or passes on is the one exception).
 //
 // This header is included by files compiled for instruction sets that the running CPU may lack. It therefore holds
 // plain data only: an inline function here could be compiled with such instructions, and the linker could keep that
@@ -10,6 +10,8 @@
 
 #include <cstddef>
 #include <cstdint>
+
+#include "cpu/score_kernels.hpp"
 
 namespace pikv {
 inline namespace v0 {
@@ -48,6 +50,7 @@ struct RowKernels {
   MoveKeyRow keys[kNumDirections][kNumPairings][kNumStores][kNumDTypes][kNumDTypes];  ///< [..][source][target]
   MoveElements elements[kNumStores][kNumDTypes][kNumDTypes];
   void (*finish_streaming)() noexcept;  ///< makes streamed stores visible before whatever the caller stores next
+  ScoreKernels scores;
 };
 
 extern const RowKernels kBaselineRowKernels;

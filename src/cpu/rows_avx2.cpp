@@ -30,6 +30,15 @@ inline Lanes broadcast(float value) { return {_mm256_set1_ps(value)}; }
 inline Lanes multiply(Lanes a, Lanes b) { return {_mm256_mul_ps(a.value, b.value)}; }
 inline Lanes fma(Lanes a, Lanes b, Lanes c) { return {_mm256_fmadd_ps(a.value, b.value, c.value)}; }
 inline Lanes fms(Lanes a, Lanes b, Lanes c) { return {_mm256_fmsub_ps(a.value, b.value, c.value)}; }
+inline Lanes add(Lanes a, Lanes b) { return {_mm256_add_ps(a.value, b.value)}; }
+inline Lanes subtract(Lanes a, Lanes b) { return {_mm256_sub_ps(a.value, b.value)}; }
+inline Lanes multiply_add(Lanes a, Lanes b, Lanes c) { return fma(a, b, c); }
+inline Lanes larger(Lanes a, Lanes b) { return {_mm256_max_ps(a.value, b.value)}; }
+/// The bits of `shifts`, moved up to where an exponent is, are added to those of `values`.
+inline Lanes add_to_exponent(Lanes values, Lanes shifts) {
+  const __m256i moved = _mm256_slli_epi32(_mm256_castps_si256(shifts.value), 23);
+  return {_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(values.value), moved))};
+}
 
 /// Pairs (a0 a1) (a2 a3) ... (b0 b1) ...: all first, or all second, members in order.
 template <int kSelect>
@@ -50,6 +59,7 @@ inline Lanes zip(Lanes first, Lanes second) {
 inline Lanes low(Lanes first, Lanes second) { return zip<0x20>(first, second); }
 inline Lanes high(Lanes first, Lanes second) { return zip<0x31>(first, second); }
 
+inline void store_floats(float* p, Lanes lanes) { _mm256_storeu_ps(p, lanes.value); }
 inline Lanes load_floats(const float* p) { return {_mm256_loadu_ps(p)}; }
 
 template <class Type>

@@ -30,6 +30,15 @@ inline Lanes broadcast(float value) { return {_mm512_set1_ps(value)}; }
 inline Lanes multiply(Lanes a, Lanes b) { return {_mm512_mul_ps(a.value, b.value)}; }
 inline Lanes fma(Lanes a, Lanes b, Lanes c) { return {_mm512_fmadd_ps(a.value, b.value, c.value)}; }
 inline Lanes fms(Lanes a, Lanes b, Lanes c) { return {_mm512_fmsub_ps(a.value, b.value, c.value)}; }
+inline Lanes add(Lanes a, Lanes b) { return {_mm512_add_ps(a.value, b.value)}; }
+inline Lanes subtract(Lanes a, Lanes b) { return {_mm512_sub_ps(a.value, b.value)}; }
+inline Lanes multiply_add(Lanes a, Lanes b, Lanes c) { return fma(a, b, c); }
+inline Lanes larger(Lanes a, Lanes b) { return {_mm512_max_ps(a.value, b.value)}; }
+/// The bits of `shifts`, moved up to where an exponent is, are added to those of `values`.
+inline Lanes add_to_exponent(Lanes values, Lanes shifts) {
+  const __m512i moved = _mm512_slli_epi32(_mm512_castps_si512(shifts.value), 23);
+  return {_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(values.value), moved))};
+}
 
 // Index 16 + i names lane i of the second operand.
 inline Lanes even(Lanes a, Lanes b) {
@@ -51,6 +60,7 @@ inline Lanes high(Lanes first, Lanes second) {
 
 inline __mmask16 first_lanes(std::int64_t count) { return static_cast<__mmask16>((1U << count) - 1U); }
 
+inline void store_floats(float* p, Lanes lanes) { _mm512_storeu_ps(p, lanes.value); }
 inline Lanes load_floats(const float* p) { return {_mm512_loadu_ps(p)}; }
 inline Lanes load_floats(const float* p, std::int64_t count) { return {_mm512_maskz_loadu_ps(first_lanes(count), p)}; }
 

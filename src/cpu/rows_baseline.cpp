@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "cpu/row_kernels.hpp"
+#include "pikv/detail/bits.hpp"
 #include "pikv/detail/half.hpp"
 
 namespace pikv {
@@ -38,11 +39,20 @@ struct Lanes {
 };
 
 Lanes broadcast(float value) { return {value}; }
+void store_floats(float* p, Lanes lanes) { *p = lanes.value; }
 Lanes load_floats(const float* p) { return {*p}; }
 Lanes load_floats(const float* p, std::int64_t /*count*/) { return {*p}; }
 Lanes multiply(Lanes a, Lanes b) { return {a.value * b.value}; }
 Lanes fma(Lanes a, Lanes b, Lanes c) { return {std::fma(a.value, b.value, c.value)}; }
 Lanes fms(Lanes a, Lanes b, Lanes c) { return {std::fma(a.value, b.value, -c.value)}; }
+Lanes add(Lanes a, Lanes b) { return {a.value + b.value}; }
+Lanes subtract(Lanes a, Lanes b) { return {a.value - b.value}; }
+Lanes multiply_add(Lanes a, Lanes b, Lanes c) { return {a.value * b.value + c.value}; }  // fused only where it is fast
+Lanes larger(Lanes a, Lanes b) { return {a.value > b.value ? a.value : b.value}; }
+Lanes add_to_exponent(Lanes values, Lanes shifts) {
+  const std::uint32_t moved = detail::bit_cast<std::uint32_t>(shifts.value) << 23;
+  return {detail::bit_cast<float>(detail::bit_cast<std::uint32_t>(values.value) + moved)};
+}
 Lanes even(Lanes a, Lanes /*b*/) { return a; }
 Lanes odd(Lanes /*a*/, Lanes b) { return b; }
 Lanes low(Lanes first, Lanes /*second*/) { return first; }
