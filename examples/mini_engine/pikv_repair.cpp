@@ -107,6 +107,8 @@ class RepairPasses::Observer final : public PassObserver {
     cost_.row_layers += rows.num_rows;
     const pikv::RepairProbe* const probe = probe_of(layer, pikv::RepairSignal::kDeviation);
     if (probe != nullptr) tell(*probe, deviation(*probe, rows));
+    const pikv::RepairProbe* const question = probe_of(layer, pikv::RepairSignal::kNone);
+    if (question != nullptr) tell(*question, {});
     keep_.reset();
     if (!going_on_) return;
     std::vector<std::int32_t> keep;
@@ -208,7 +210,7 @@ class RepairPasses::Observer final : public PassObserver {
          .layer = probe.layer,
          .fresh = projected_view(rows, model_->head_dim, device_.backend.caps().space),
          .fresh_slots = slot_map(fresh_slots),
-         .cached = as_const(cache_view(sequence_.cache())),
+         .cached = pikv::as_const(cache_view(sequence_.cache())),
          .cached_slots = slot_map(cached_slots),
          .positions = pikv::PositionMap::per_token(reinterpret_cast<const pikv::Position*>(at.data())),
          .rope = device_.table.view(),
@@ -236,7 +238,7 @@ class RepairPasses::Observer final : public PassObserver {
         {.geometry = geometry(),
          .num_query_heads = model_->num_heads,
          .layer = probe.layer,
-         .keys = as_const(cache_view(sequence_.cache())),
+         .keys = pikv::as_const(cache_view(sequence_.cache())),
          .key_slots = pikv::SlotMap::per_token(reinterpret_cast<const pikv::Slot*>(slots.data()), plan_.num_rows()),
          .queries = static_cast<const std::byte*>(queries.data) + skipped * pikv::dtype_bytes(dtype),
          .query_dtype = dtype,

@@ -52,12 +52,12 @@ struct AttentionScoring {
   std::span<const std::int32_t> query_rows;  ///< [R] rows of the prompt, ascending, each within [0, N)
   float scale = 0.0F;  ///< of products before softmax; 0: 1 / sqrt(D)
   /// [N], added to: the weight that each key gets from all R rows.
-  std::span<float> key_scores;
+  std::span<float> key_scores{};
   /// [R][num_segments], added to: the weight that each row gives to the keys of each segment. key_segments: [N], within
   /// [0, num_segments).
-  std::span<const std::int32_t> key_segments;
+  std::span<const std::int32_t> key_segments{};
   std::int32_t num_segments = 0;
-  std::span<float> segment_scores;
+  std::span<float> segment_scores{};
 };
 
 /// All spans and pointers are in space(), views in space() or pinned host memory; outputs overlap nothing else. Arrays

@@ -1,7 +1,6 @@
 #include "lab/run/forced_reply.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
 #include "rag_demo/distribution_metrics.hpp"
@@ -56,18 +55,16 @@ ReplyComparison ForcedReply::compare(std::span<const float> logits, const Extend
   const std::vector<float> rows = predictions(logits, tokens_, extend);
   ReplyComparison result;
   std::vector<TokenId> choices;
-  double squares = 0;
   for (std::size_t i = 0; i < tokens_.size(); ++i) {
     const std::span<const float> reference = row_of(logits_, i, vocab_size);
     const std::span<const float> other = row_of(rows, i, vocab_size);
     result.kl.push_back(rag_demo::kl_divergence(reference, other));
     choices.push_back(likeliest(other));
     if (choices.back() == choices_[i]) result.top1 += 1.0 / static_cast<double>(tokens_.size());
-    const double change =
-        std::exp(rag_demo::log_softmax(other)[tokens_[i]]) - std::exp(rag_demo::log_softmax(reference)[tokens_[i]]);
-    squares += change * change;
   }
-  result.rms_dp = std::sqrt(squares / static_cast<double>(tokens_.size()));
+  result.rms_dp =
+      rag_demo::rms_probability_difference(rag_demo::token_log_probabilities(logits_, vocab_size, tokens_),
+                                           rag_demo::token_log_probabilities(rows, vocab_size, tokens_));
   if (generates) result.generated = generate(choices, extend, keep);
   return result;
 }
@@ -94,12 +91,8 @@ std::vector<TokenId> ForcedReply::generate(const std::vector<TokenId>& choices, 
 }
 
 double mean_nll(std::span<const float> logits, std::span<const TokenId> tokens, const Extend& extend) {
-  const std::vector<float> rows = predictions(logits, tokens, extend);
-  double sum = 0;
-  for (std::size_t i = 0; i < tokens.size(); ++i) {
-    sum -= rag_demo::log_softmax(row_of(rows, i, logits.size()))[tokens[i]];
-  }
-  return sum / static_cast<double>(tokens.size());
+  return rag_demo::mean_nll(
+      rag_demo::token_log_probabilities(predictions(logits, tokens, extend), logits.size(), tokens));
 }
 
 }  // namespace lab
