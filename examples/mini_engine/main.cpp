@@ -1,4 +1,5 @@
-// mini_engine: answers a prompt with a llama-architecture model, on the CPU or a GPU, or serves one over HTTP.
+// mini_engine: answers a prompt with a llama-architecture model, on the CPU or a GPU, serves one over HTTP, or checks
+// that reuse holds on it.
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cstdio>
@@ -9,6 +10,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/check_command.hpp"
 #include "engine/model_choice.hpp"
 #include "error.hpp"
 #include "generate.hpp"
@@ -107,15 +109,22 @@ int main(int argc, char** argv) {
   Settings settings;
   CLI::App app("Answers a prompt with a llama-architecture model.", "mini_engine");
   declare(app, settings);
+  mini_engine::CheckSettings check_settings;
+  CLI::App check_app("Checks what pikv promises on a model: exit status 0 when all of it holds, 1 when it does not.",
+                     "mini_engine check");
+  declare_check(check_app, check_settings);
+  // Programs of their own rather than CLI11's subcommands: those would ask for the options of all.
+  const bool is_check = argc > 1 && std::string_view(argv[1]) == "check";
+  std::string footer = "mini_engine check --help: whether reuse holds on a model";
 #if MINI_ENGINE_HAS_SERVE
   mini_engine::serve::ServeSettings serve_settings;
   CLI::App serve_app("Serves a model over HTTP, as OpenAI's clients speak it, until a signal ends it.",
                      "mini_engine serve");
   mini_engine::serve::declare_serve(serve_app, serve_settings);
-  // A program of its own rather than CLI11's subcommand: those would ask for the options of both.
   const bool is_serve = argc > 1 && std::string_view(argv[1]) == "serve";
-  app.footer("mini_engine serve --help: a server instead");
+  footer += "\nmini_engine serve --help: a server instead";
 #endif
+  app.footer(footer);
   try {
 #if MINI_ENGINE_HAS_SERVE
     if (is_serve) {
@@ -124,6 +133,10 @@ int main(int argc, char** argv) {
       return kSuccess;
     }
 #endif
+    if (is_check) {
+      CLI11_PARSE(check_app, argc - 1, argv + 1);
+      return check_chosen_model(check_settings) ? kSuccess : kFailure;
+    }
     CLI11_PARSE(app, argc, argv);
     settings.has_prompt = app.count("--prompt") > 0;
     run(settings);

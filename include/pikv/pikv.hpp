@@ -4,6 +4,7 @@
 #include "pikv/backend.hpp"
 #include "pikv/cache_craft.hpp"
 #include "pikv/capture.hpp"
+#include "pikv/check_model.hpp"
 #include "pikv/chunk_key.hpp"
 #include "pikv/composer.hpp"
 #include "pikv/engine_layouts.hpp"
