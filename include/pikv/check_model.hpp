@@ -1,7 +1,7 @@
 // Proves on an integrator's own engine and model, in a few short passes, that reuse is what pikv says it is: keys are
 // turned as the engine turns them, position is free, and composed chunks equal a block-diagonal forward pass.
 //
-//   class MyProbe final : public pikv::ModelProbe { ... };  // six members: the engine's cache and its forward pass
+//   class MyProbe final : public pikv::ModelProbe { ... };  // five members: the engine, its cache and its forward pass
 //   MyProbe probe(engine);
 //   const pikv::CheckReport report = pikv::check_model(probe);
 //   std::puts(pikv::to_text(report).c_str());

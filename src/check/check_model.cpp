@@ -80,7 +80,12 @@ std::string to_text(const CheckReport& report) {
   }
   char seconds[32];
   std::snprintf(seconds, sizeof seconds, " (%.1f s)", report.seconds);
-  return text + (report.vouched ? "vouched for" : "NOT vouched for: " + report.reason) + seconds;
+  if (!report.vouched) return text + "NOT vouched for: " + report.reason + seconds;
+  text += "vouched for";
+  for (const ModelCheck& check : report.checks) {
+    if (check.outcome != CheckOutcome::kPassed) text += ", except for " + check.name;
+  }
+  return text + seconds;
 }
 
 }  // namespace v0

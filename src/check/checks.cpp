@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 
 namespace pikv {
 inline namespace v0 {
@@ -10,6 +9,7 @@ namespace check {
 namespace {
 
 constexpr std::size_t kNumChunks = 3;
+constexpr double kOtherOrderOfSums = 1e-3;      // relative, of a pair of fp32 that nearly cancels
 constexpr std::int64_t kFewestChunkTokens = 4;  // fewer show no frequency
 
 /// Relative error of rounding to nearest.
@@ -190,8 +190,10 @@ Status Checks::keys(ModelCheck& check) {
                                          : session_->turned((*chunk)->view(), chunk_tokens_, first);
     if (!turned.ok()) return turned.status();
 
-    // An engine may find angles in fp32 of its own, which are off by a few ulps of the position.
-    const double bound = 16 * rounding() + static_cast<double>(first + chunk_tokens_) * 0x1p-22;
+    // An engine may find angles in fp32 of its own, which are off by a few ulps of the position; and sums of one row
+    // are rounded in another order than those of many.
+    const double bound = (from_projections ? 16 * rounding() : std::max(16 * rounding(), kOtherOrderOfSums)) +
+                         static_cast<double>(first + chunk_tokens_) * 0x1p-22;
     const RowDifference keys = row_difference(*turned, *written, Side::kKey, model.rope.pairing, num_layers, bound);
     const RowDifference values = row_difference(*turned, *written, Side::kValue, model.rope.pairing, num_layers, bound);
     num_differing += keys.num_differing + values.num_differing;
