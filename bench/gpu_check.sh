@@ -18,7 +18,9 @@ Usage: bench/gpu_check.sh [--output FILE] [--iterations N] [--no-sanitizer] [--n
 Needs a CUDA toolkit, a GPU of compute capability 9.0, CMake, ninja, doctest, Google Benchmark, nlohmann-json, OpenSSL and
 python3, and for the engine cuBLASLt, OpenBLAS, fmt, CLI11 and 50 GiB of GPU memory; installs nothing. Set PIKV_SMOLLM2 to the
 model's GGUF file to compare the engine with it. Set PIKV_FLASHINFER_INCLUDE to flashinfer/data/include of FlashInfer's wheel, unpacked, to
-compare with its kernels too. Exits with 0 only if every test and every sanitizer run was clean.
+compare with its kernels too. Set PIKV_CUDNN_FRONTEND_INCLUDE to the folder of cudnn_frontend.h (include/ of the wheel
+nvidia-cudnn-frontend, unpacked) to measure and test the engine with cuDNN's attention too, which needs cuDNN 9. Exits
+with 0 only if every test and every sanitizer run was clean.
 USAGE
 }
 
@@ -54,7 +56,8 @@ fi
 failed=0
 
 echo "== build"
-cmake --preset cuda-release -DPIKV_EXAMPLES=$examples -DPIKV_FLASHINFER_INCLUDE="${PIKV_FLASHINFER_INCLUDE:-}" >/dev/null || exit 1
+cmake --preset cuda-release -DPIKV_EXAMPLES=$examples -DPIKV_FLASHINFER_INCLUDE="${PIKV_FLASHINFER_INCLUDE:-}" \
+  ${PIKV_CUDNN_FRONTEND_INCLUDE:+-DPIKV_CUDNN_FRONTEND_INCLUDE="$PIKV_CUDNN_FRONTEND_INCLUDE"} >/dev/null || exit 1
 cmake --build "$build" --target "${tests[@]##*/}" cuda_reanchor_bench cuda_upload_bench "${targets[@]}" >"$build/build.log" 2>&1 || {
   tail -n 30 "$build/build.log"
   exit 1
@@ -120,6 +123,9 @@ for bench in ("reanchor", "upload", "engine", "first_token", "load"):
         continue
     for run in json.load(open(path))["benchmarks"]:
         name = re.sub(r"/(manual_time|iterations:\d+)", "", run["name"])
+        if run.get("error_occurred"):
+            print(f"{name}: {run['error_message']}")
+            continue
         known = {"name", "family_index", "per_family_instance_index", "run_name", "run_type", "repetitions",
                  "repetition_index", "threads", "iterations", "real_time", "cpu_time", "time_unit"}
         rows[name] = {key: round(value, 4) for key, value in run.items() if key not in known}

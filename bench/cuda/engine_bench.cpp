@@ -1,5 +1,7 @@
 // The mini engine on a GPU, Llama 3.1 8B shapes, random weights in bf16: what full recomputation costs, which every
-// speed-up by reuse is measured against. Wall time of forward(), logits of the last row on the host included. Counters:
+// speed-up by reuse is measured against. Wall time of forward(), logits of the last row on the host included.
+// prefill_cudnn is prefill with cuDNN's attention, where the build has it: a peer to hold the own attention against.
+// Counters:
 //   TFLOP/s   of the linear layers and of attention, causal work counted once
 //   of_bound  decode: the time that reading the weights takes at the rate of a device-to-device copy, over the time
 //   taken
@@ -9,18 +11,22 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <exception>
 #include <memory>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "harness.hpp"
+#include "mini_engine/gpu/cudnn_attention.hpp"
 #include "mini_engine/gpu/device.hpp"
 #include "mini_engine/gpu/gpu_model.hpp"
 #include "mini_engine/named_config.hpp"
 
 namespace {
 
+using mini_engine::AttentionKind;
 using mini_engine::ModelConfig;
 using mini_engine::Pass;
 using mini_engine::Precision;
@@ -35,14 +41,21 @@ constexpr int kPageSize = 16;
 constexpr int kMostTokens = 16384 + 64;
 
 struct World {
-  GpuModel model = GpuModel::random(mini_engine::named_config("llama3.1-8b"), 1, {.precision = Precision::kBFloat16});
+  AttentionKind attention;
+  GpuModel model = GpuModel::random(mini_engine::named_config("llama3.1-8b"), 1,
+                                    {.precision = Precision::kBFloat16, .attention = attention});
   mini_engine::PagedCache cache =
       mini_engine::gpu::make_device_cache(model.config(), Precision::kBFloat16, kMostTokens / kPageSize, kPageSize);
 };
 
-World& world() {
-  static World& made = *new World;
-  return made;
+/// One at a time, since the weights fill much of a card. Never destroyed at the end, when the driver may be gone.
+World& world(AttentionKind attention) {
+  static World* made = nullptr;
+  if (made == nullptr || made->attention != attention) {
+    delete std::exchange(made, nullptr);
+    made = new World{.attention = attention};
+  }
+  return *made;
 }
 
 /// Rows [begin, end) of the sequence, logits of the last.
@@ -66,8 +79,8 @@ double flops_of(const ModelConfig& c, double begin, double end) {
   return c.num_layers * (2 * rows * weights + 4 * pairs * query);
 }
 
-void prefill(benchmark::State& state) {
-  World& w = world();
+void prefill(benchmark::State& state, AttentionKind attention) {
+  World& w = world(attention);
   const auto num_tokens = static_cast<int>(state.range(0));
   Sequence sequence(w.cache);
   sequence.grow(num_tokens);
@@ -81,9 +94,18 @@ void prefill(benchmark::State& state) {
   state.counters["TFLOP/s"] = flops_of(w.model.config(), 0, num_tokens) / median(times) * 1e-12;
 }
 
+/// A card or a version that cuDNN does not serve must not cost the other rows.
+void prefill_by_cudnn(benchmark::State& state) {
+  try {
+    prefill(state, AttentionKind::kCudnn);
+  } catch (const std::exception& error) {
+    state.SkipWithError(error.what());
+  }
+}
+
 /// The last `fresh` rows of a sequence whose other rows are there: what reuse leaves to compute.
 void last_rows(benchmark::State& state) {
-  World& w = world();
+  World& w = world(AttentionKind::kOwn);
   const auto num_tokens = static_cast<int>(state.range(0));
   const auto fresh = static_cast<int>(state.range(1));
   Sequence sequence(w.cache);
@@ -110,14 +132,25 @@ void last_rows(benchmark::State& state) {
 }
 
 void register_all() {
-  for (const int num_tokens : {2048, 4096, 16384}) {
-    benchmark::RegisterBenchmark("prefill", prefill)->Arg(num_tokens)->UseManualTime()->Unit(benchmark::kMillisecond);
+  constexpr int kNumTokens[] = {2048, 4096, 16384};
+  for (const int num_tokens : kNumTokens) {
+    benchmark::RegisterBenchmark("prefill", prefill, AttentionKind::kOwn)
+        ->Arg(num_tokens)
+        ->UseManualTime()
+        ->Unit(benchmark::kMillisecond);
     for (const int fresh : {1, 64}) {
       benchmark::RegisterBenchmark("last_rows", last_rows)
           ->Args({num_tokens, fresh})
           ->UseManualTime()
           ->Unit(benchmark::kMillisecond);
     }
+  }
+  if (!mini_engine::gpu::has_cudnn_attention()) return;
+  for (const int num_tokens : kNumTokens) {
+    benchmark::RegisterBenchmark("prefill_cudnn", prefill_by_cudnn)
+        ->Arg(num_tokens)
+        ->UseManualTime()
+        ->Unit(benchmark::kMillisecond);
   }
 }
 

@@ -279,7 +279,10 @@ pikv::InsertOutcome ChunkServer::try_encode_chunk(std::span<const TokenId> token
 bool ChunkServer::encode_chunk(std::span<const TokenId> tokens, std::span<const TokenId> prefix) {
   const pikv::InsertOutcome outcome = try_encode_chunk(tokens, prefix);
   if (outcome == pikv::InsertOutcome::kNoRoom) {
-    throw Error("pikv: no room in the store for a chunk of " + std::to_string(tokens.size()) + " tokens");
+    const pikv::StoreStats stats = impl_->store->stats();
+    throw Error("pikv: no room in the store for a chunk of " + std::to_string(tokens.size()) + " tokens: " +
+                std::to_string(stats.used_bytes) + " of " + std::to_string(stats.capacity_bytes) + " bytes are in use, " +
+                std::to_string(stats.pinned_bytes) + " of them pinned");
   }
   return outcome == pikv::InsertOutcome::kInserted;
 }

@@ -1,4 +1,5 @@
-// Attention on the GPU against a double-precision oracle: every kernel, split or not, over NaN-poisoned memory.
+// Attention on the GPU against a double-precision oracle: every kernel, split or not, over NaN-poisoned memory, and
+// cuDNN's where the build has it.
 #include <cuda_runtime_api.h>
 #include <doctest/doctest.h>
 
@@ -10,7 +11,9 @@
 #include <vector>
 
 #include "mini_engine/bfloat16.hpp"
+#include "mini_engine/error.hpp"
 #include "mini_engine/gpu/attention.hpp"
+#include "mini_engine/gpu/cudnn_attention.hpp"
 #include "mini_engine/gpu/device.hpp"
 #include "support/gpu_runs.hpp"
 
@@ -19,7 +22,10 @@ namespace {
 using mini_engine::BFloat16;
 using mini_engine::Precision;
 using mini_engine::gpu::Attention;
+using mini_engine::gpu::AttentionBatch;
 using mini_engine::gpu::AttentionSequence;
+using mini_engine::gpu::CacheLayer;
+using mini_engine::gpu::CudnnAttention;
 using mini_engine::gpu::DeviceBuffer;
 using mini_engine::gpu::HeadSizes;
 
@@ -59,12 +65,24 @@ const Case kCases[] = {
     {"the largest heads", {2, 1, 256}, 16, {{33, 64}}},
 };
 
+/// What cuDNN computes: rows that follow on each other, from an empty cache and behind rows that are there.
+const Case kCudnnCases[] = {
+    {"a prompt of whole tiles", {8, 2, 128}, 16, {{512, 511}}},
+    {"a prompt of odd length", {8, 2, 128}, 16, {{333, 332}}},
+    {"a prompt, heads of 64, groups of three", {6, 2, 64}, 16, {{257, 256}}},
+    {"rows behind cached ones", {8, 2, 128}, 16, {{130, 1200}}},
+    {"heads of 64 behind cached ones", {6, 2, 64}, 16, {{600, 777}}},
+    {"large pages", {8, 2, 128}, 64, {{200, 500}}},
+};
+
 /// Of row `i` of a sequence with documents: a system prompt, two documents, a question.
 std::int32_t document_of(std::int32_t i) { return i < 10 ? -1 : i < 60 ? 0 : i < 110 ? 1 : -1; }
 
 class World {
  public:
-  World(const Case& from, Precision precision) : case_(from), is_float_(precision == Precision::kFloat32) {
+  /// filler: what lies in the cache where no keys are.
+  World(const Case& from, Precision precision, float filler = std::nanf(""))
+      : case_(from), is_float_(precision == Precision::kFloat32) {
     std::mt19937 random(7);
     const HeadSizes& sizes = case_.sizes;
     const std::int64_t token_elements = std::int64_t{sizes.num_kv_heads} * sizes.head_dim;
@@ -78,14 +96,17 @@ class World {
               .token_stride = token_elements,
               .head_stride = sizes.head_dim,
               .value_offset = case_.page_size * token_elements,
-              .page_size = case_.page_size};
-    cache_.assign(static_cast<std::size_t>(num_pages * layer_.page_stride), std::nanf(""));
+              .page_size = case_.page_size,
+              .num_pages = num_pages};
+    cache_.assign(static_cast<std::size_t>(num_pages * layer_.page_stride), filler);
     for (const Rows& rows : case_.sequences) add_sequence(rows, free_pages, random);
     queries_.resize(positions_.size() * query_size());
     for (float& query : queries_) query = draw(random, 3.0F);
   }
 
-  [[nodiscard]] std::vector<float> attend(Precision precision) {
+  /// attend(batch, cache, queries, query_stride, out, stream) queues the work.
+  template <class Attend>
+  [[nodiscard]] std::vector<float> run(const Attend& attend) {
     const mini_engine::gpu::Stream stream;
     const std::int64_t stride = static_cast<std::int64_t>(query_size()) + 16;
     std::vector<float> spaced(positions_.size() * static_cast<std::size_t>(stride), std::nanf(""));
@@ -104,13 +125,11 @@ class World {
     upload(positions, std::span<const std::int32_t>(positions_), stream.get());
     upload(pages, std::span<const std::int32_t>(pages_), stream.get());
     if (!documents_.empty()) upload(documents, std::span<const std::int32_t>(documents_), stream.get());
-    Attention attention(precision, case_.sizes);
-    attention.plan(sequences_, positions_, stream.get());
     layer_.data = cache.as<void>();
-    attention({.positions = positions.as<std::int32_t>(),
-               .pages = pages.as<std::int32_t>(),
-               .documents = documents.as<std::int32_t>()},
-              layer_, queries.as<void>(), stride, out.as<std::byte>() + kGuard * element_bytes(), stream.get());
+    attend({.positions = positions.as<std::int32_t>(),
+            .pages = pages.as<std::int32_t>(),
+            .documents = documents.as<std::int32_t>()},
+           layer_, queries.as<void>(), stride, out.as<std::byte>() + kGuard * element_bytes(), stream.get());
     stream.synchronize();
     const std::vector<float> all = to_host(out, poisoned.size());
     for (std::size_t i = 0; i < kGuard; ++i) {
@@ -118,6 +137,24 @@ class World {
       CHECK(std::isnan(all[all.size() - 1 - i]));
     }
     return {all.begin() + kGuard, all.end() - kGuard};
+  }
+
+  [[nodiscard]] std::vector<float> attend(Precision precision) {
+    Attention attention(precision, case_.sizes);
+    return run([&](const AttentionBatch& batch, const CacheLayer& cache, const void* queries, std::int64_t query_stride,
+                   void* out, cudaStream_t stream) {
+      attention.plan(sequences_, positions_, stream);
+      attention(batch, cache, queries, query_stride, out, stream);
+    });
+  }
+
+  [[nodiscard]] std::vector<float> attend_by_cudnn() {
+    REQUIRE(CudnnAttention::can_compute(sequences_, positions_));
+    CudnnAttention attention(case_.sizes);
+    return run([&](const AttentionBatch& batch, const CacheLayer& cache, const void* queries, std::int64_t query_stride,
+                   void* out, cudaStream_t stream) {
+      attention(batch, sequences_[0], positions_.back() + 1, cache, queries, query_stride, out, stream);
+    });
   }
 
   /// The largest distance from the oracle, relative to the largest value.
@@ -240,7 +277,7 @@ class World {
 
   const Case& case_;
   bool is_float_;
-  mini_engine::gpu::CacheLayer layer_{};
+  CacheLayer layer_{};
   std::vector<AttentionSequence> sequences_;
   std::vector<std::int32_t> positions_;
   std::vector<std::int32_t> pages_;
@@ -262,6 +299,37 @@ TEST_CASE("attention gives the oracle's rows and touches nothing else") {
       CHECK(world.attend(precision) == out);
     }
   }
+}
+
+TEST_CASE("cuDNN's attention gives the oracle's rows too") {
+  if (!test_support::has_cudnn()) {
+    CHECK_THROWS_AS(CudnnAttention({8, 2, 128}), mini_engine::Error);
+    return;
+  }
+  if (!test_support::has_gpu()) return;
+  for (const Case& one : kCudnnCases) {
+    CAPTURE(one.name);
+    // Beyond the keys it wants finite numbers; that large, they would show.
+    World world(one, Precision::kBFloat16, 1e4F);
+    CHECK(world.error_of(world.attend_by_cudnn()) < 5e-3);
+  }
+}
+
+TEST_CASE("cuDNN is not asked for rows apart, several sequences or documents") {
+  const auto can_compute = [](std::vector<AttentionSequence> sequences, std::vector<std::int32_t> positions) {
+    return CudnnAttention::can_compute(sequences, positions);
+  };
+  const AttentionSequence three{.first_row = 0, .num_rows = 3, .first_page = 0, .first_document = -1};
+  CHECK(can_compute({three}, {0, 1, 2}));
+  CHECK(can_compute({three}, {7, 8, 9}));
+  CHECK_FALSE(can_compute({three}, {7, 8, 10}));
+  AttentionSequence with_documents = three;
+  with_documents.first_document = 0;
+  CHECK_FALSE(can_compute({with_documents}, {0, 1, 2}));
+  AttentionSequence next = three;
+  next.first_row = 3;
+  CHECK_FALSE(can_compute({three, next}, {0, 1, 2, 0, 1, 2}));
+  CHECK_FALSE(can_compute({}, {}));
 }
 
 }  // namespace

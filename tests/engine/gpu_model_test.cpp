@@ -17,6 +17,7 @@
 
 namespace {
 
+using mini_engine::AttentionKind;
 using mini_engine::CpuModel;
 using mini_engine::Model;
 using mini_engine::ModelConfig;
@@ -48,12 +49,12 @@ ModelConfig small_config(int num_heads, int num_kv_heads, int head_dim) {
 
 /// The same weights on both.
 struct Engines {
-  Engines(const ModelConfig& config, Precision precision)
+  Engines(const ModelConfig& config, Precision precision, AttentionKind attention = AttentionKind::kOwn)
       : cpu(CpuModel::random(config, 7, {.weights = precision, .num_threads = 2})),
         gpu([&] {
           mini_engine::ThreadPool pool(2);
           return GpuModel::copy_of(config, mini_engine::Weights::random(config, 7, precision, pool),
-                                   {.precision = precision});
+                                   {.precision = precision, .attention = attention});
         }()),
         cpu_cache(config, precision, kPages, kPageSize),
         gpu_cache(mini_engine::gpu::make_device_cache(config, precision, kPages, kPageSize)) {}
@@ -200,12 +201,28 @@ TEST_CASE("a batch gives each sequence what it gets alone, and rows may be any")
   }
 }
 
+TEST_CASE("cuDNN's attention in long passes, and the own one in short ones, give the CPU engine's logits") {
+  if (!test_support::has_cudnn() || !has_gpu()) return;
+  Engines engines(small_config(4, 2, 64), Precision::kBFloat16, AttentionKind::kCudnn);
+  const std::vector<TokenId> tokens = made_up_tokens(1300, 3);
+  Sequence on_cpu(engines.cpu_cache);
+  Sequence on_gpu(engines.gpu_cache);
+  for (const auto& [begin, end] : {std::pair{0, 600}, {600, 640}, {640, 1300}}) {
+    CAPTURE(end);
+    const std::vector<float> expected = run(engines.cpu, on_cpu, tokens, begin, end);
+    CHECK(distance(run(engines.gpu, on_gpu, tokens, begin, end), expected) < tolerance(Precision::kBFloat16));
+  }
+}
+
 TEST_CASE("what the GPU engine cannot compute is refused by name") {
   if (!has_gpu()) return;
   ModelConfig odd = small_config(4, 2, 16);
   odd.ffn_size = 250;
   CHECK_THROWS_WITH_AS((void)GpuModel::random(odd, 1, {}),
                        doctest::Contains("feed-forward size is 250, not a multiple of 8"), mini_engine::Error);
+  CHECK_THROWS_WITH_AS((void)GpuModel::random(small_config(4, 2, 64), 1,
+                                              {.precision = Precision::kFloat32, .attention = AttentionKind::kCudnn}),
+                       "GPU engine: cuDNN's attention computes in bf16 alone", mini_engine::Error);
   Engines engines(small_config(4, 2, 16), Precision::kBFloat16);
   PagedCache wrong = mini_engine::gpu::make_device_cache(engines.gpu.config(), Precision::kFloat32, 4, kPageSize);
   Sequence sequence(wrong);

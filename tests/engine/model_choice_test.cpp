@@ -49,6 +49,8 @@ TEST_CASE("the CPU engine computes, and keeps chunks in its own memory alone") {
   CHECK(engine->reuse_device(ChunkPlace::kDevice).backend == nullptr);
   CHECK_THROWS_WITH_AS((void)engine->reuse_device(ChunkPlace::kPinned),
                        "the CPU engine keeps chunks in its own memory only", Error);
+  CHECK_THROWS_WITH_AS((void)make_engine(named_config("tiny"), {.num_threads = 1, .attention = AttentionKind::kCudnn}),
+                       "the CPU engine computes attention itself; cuDNN's is a GPU's", Error);
 }
 
 }  // namespace

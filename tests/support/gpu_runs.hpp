@@ -8,6 +8,8 @@
 #include <cstdio>
 #include <vector>
 
+#include "mini_engine/gpu/cudnn_attention.hpp"
+
 namespace test_support {
 
 /// Says so when there is none.
@@ -15,6 +17,13 @@ inline bool has_gpu() {
   int num_devices = 0;
   if (cudaGetDeviceCount(&num_devices) == cudaSuccess && num_devices > 0) return true;
   std::printf("SKIPPED: no CUDA device\n");
+  return false;
+}
+
+/// Says so when the build has none. Not with the word that marks a whole program as skipped: its other tests run.
+inline bool has_cudnn() {
+  if (mini_engine::gpu::has_cudnn_attention()) return true;
+  std::printf("LEFT OUT: this build has no cuDNN attention to test (PIKV_CUDNN)\n");
   return false;
 }
 

@@ -7,6 +7,7 @@
 #include <memory>
 #include <string>
 
+#include "mini_engine/attention_kind.hpp"
 #include "mini_engine/config.hpp"
 #include "mini_engine/model.hpp"
 #include "mini_engine/model_file.hpp"
@@ -26,6 +27,7 @@ struct EngineOptions {
   int num_threads = 0;                    ///< of the CPU, for computing or loading; 0: all cores
   std::uint64_t seed = 1;                 ///< of random weights
   LoadProgress progress = {};             ///< of reading a model's file; may be empty
+  AttentionKind attention = AttentionKind::kOwn;
 };
 
 /// One thread at a time, like its model. Caches and what reuse_device() names must not outlive it.
@@ -42,7 +44,8 @@ class Engine {
   [[nodiscard]] virtual std::int64_t device_bytes_in_use() const = 0;
 };
 
-/// Loads a model. Throws Error as CpuModel and GpuModel do, and for a GPU in a build without one.
+/// Loads a model. Throws Error as CpuModel and GpuModel do, for a GPU in a build without one, and for cuDNN's attention
+/// on the CPU.
 [[nodiscard]] std::unique_ptr<Engine> make_engine(const ModelFile& file, const EngineOptions& options);
 /// The same with random weights.
 [[nodiscard]] std::unique_ptr<Engine> make_engine(const ModelConfig& config, const EngineOptions& options);

@@ -29,6 +29,9 @@ class CpuEngine final : public Engine {
 
 std::unique_ptr<Engine> make_cpu_engine(const ModelFile* file, const ModelConfig& config,
                                         const EngineOptions& options) {
+  if (options.attention != AttentionKind::kOwn) {
+    throw Error("the CPU engine computes attention itself; cuDNN's is a GPU's");
+  }
   const ModelOptions of_model{
       .weights = options.weights, .num_threads = options.num_threads, .progress = options.progress};
   return std::make_unique<CpuEngine>(

@@ -35,8 +35,10 @@ class GpuEngine final : public Engine {
 
  private:
   static gpu::GpuModel load(const ModelFile* file, const ModelConfig& config, const EngineOptions& options) {
-    const gpu::GpuModelOptions of_model{
-        .precision = options.weights, .num_loader_threads = options.num_threads, .progress = options.progress};
+    const gpu::GpuModelOptions of_model{.precision = options.weights,
+                                        .num_loader_threads = options.num_threads,
+                                        .progress = options.progress,
+                                        .attention = options.attention};
     return file != nullptr ? gpu::GpuModel(*file, of_model) : gpu::GpuModel::random(config, options.seed, of_model);
   }
 

@@ -30,7 +30,11 @@ EngineOptions engine_options(const ModelChoice& choice) {
   const Precision weights = precision_of(choice.precision, on_gpu ? Precision::kBFloat16 : Precision::kFloat32);
   const Precision cache = precision_of(choice.cache, on_gpu ? weights : Precision::kFloat32);
   if (on_gpu && cache != weights) throw Error("on a GPU, --cache is the precision of the weights (--precision)");
-  return {.on_gpu = on_gpu, .weights = weights, .cache = cache, .num_threads = choice.num_threads};
+  return {.on_gpu = on_gpu,
+          .weights = weights,
+          .cache = cache,
+          .num_threads = choice.num_threads,
+          .attention = choice.attention == "cudnn" ? AttentionKind::kCudnn : AttentionKind::kOwn};
 }
 
 }  // namespace
@@ -50,6 +54,11 @@ void declare_model(CLI::App& command, ModelChoice& choice) {
                   "of the weights: fp32 (as the CPU does when not told) or bf16 (a GPU)")
       ->check(precision);
   command.add_option("--cache", choice.cache, "of the KV cache: fp32 or bf16")->check(precision);
+  command
+      .add_option("--attention", choice.attention,
+                  "of long passes on a GPU: own, or cudnn to compare with cuDNN's (bf16, in a build that found it)")
+      ->check(CLI::IsMember({"own", "cudnn"}))
+      ->capture_default_str();
   command.add_option("--threads", choice.num_threads, "of the CPU; 0 takes all cores")->capture_default_str();
 }
 

@@ -16,16 +16,17 @@ class App;
 namespace mini_engine {
 
 struct ModelChoice {
-  std::string path{};            ///< GGUF file or Hugging Face folder
-  std::string random_weights{};  ///< instead: shapes by name (named_config.hpp)
-  std::string tokenizer_path{};  ///< of another model; needed with random weights
-  std::string device = "cpu";    ///< or "gpu"
-  std::string precision{};       ///< of the weights, "fp32" or "bf16"; empty: fp32 on the CPU, bf16 on a GPU
-  std::string cache{};           ///< the same of the KV cache; on a GPU, the precision of the weights
+  std::string path{};             ///< GGUF file or Hugging Face folder
+  std::string random_weights{};   ///< instead: shapes by name (named_config.hpp)
+  std::string tokenizer_path{};   ///< of another model; needed with random weights
+  std::string device = "cpu";     ///< or "gpu"
+  std::string precision{};        ///< of the weights, "fp32" or "bf16"; empty: fp32 on the CPU, bf16 on a GPU
+  std::string cache{};            ///< the same of the KV cache; on a GPU, the precision of the weights
+  std::string attention = "own";  ///< or "cudnn", on a GPU in bf16
   int num_threads = 0;
 };
 
-/// Adds --model, --random-weights, --tokenizer, --device, --precision, --cache and --threads.
+/// Adds --model, --random-weights, --tokenizer, --device, --precision, --cache, --attention and --threads.
 void declare_model(CLI::App& command, ModelChoice& choice);
 
 /// A model ready to run.

@@ -3,10 +3,12 @@
 #include <cuda_bf16.h>
 
 #include <algorithm>
+#include <optional>
 #include <string>
 
 #include "attention.hpp"
 #include "batch_layout.hpp"
+#include "cudnn_attention.hpp"
 #include "device.hpp"
 #include "device_weights.hpp"
 #include "linear.hpp"
@@ -24,7 +26,14 @@
 namespace mini_engine::gpu {
 namespace {
 
-ModelConfig validated(ModelConfig config) {
+/// Above, queueing a pass takes no longer than running it.
+constexpr std::int64_t kMostRowsOfGraph = 512;
+
+ModelConfig validated(ModelConfig config, const GpuModelOptions& options) {
+  if (options.attention == AttentionKind::kCudnn) {
+    if (options.precision != Precision::kBFloat16) throw Error("GPU engine: cuDNN's attention computes in bf16 alone");
+    (void)CudnnAttention({config.num_heads, config.num_kv_heads, config.head_dim});  // not after minutes of loading
+  }
   validate(config, config.name.empty() ? "model" : config.name);
   const auto check_multiple = [&](const char* field, int value) {
     if (value % 8 == 0) return;
@@ -71,6 +80,8 @@ struct GpuModel::Impl {
   Linear linear;
   HeadSizes sizes;
   Attention attention;
+  std::optional<CudnnAttention> cudnn;
+  bool is_cudnn_pass = false;
   BatchLayout batch;
   ObservedPasses observed;
   PassGraphs graphs;
@@ -87,16 +98,17 @@ struct GpuModel::Impl {
   DeviceBuffer chosen_hidden;  // [E] fp32 of those rows
   DeviceBuffer logits;         // [V] fp32 of those rows
 
-  Impl(ModelConfig from, Precision of, DeviceWeights made)
+  Impl(ModelConfig from, const GpuModelOptions& options, DeviceWeights made)
       : config(std::move(from)),
-        precision(of),
-        element_bytes(of == Precision::kFloat32 ? 4 : 2),
+        precision(options.precision),
+        element_bytes(options.precision == Precision::kFloat32 ? 4 : 2),
         rotary(make_rotary_table(config.rope, config.head_dim, config.max_positions)),
         weights(std::move(made)),
-        linear(of),
+        linear(options.precision),
         sizes{config.num_heads, config.num_kv_heads, config.head_dim},
-        attention(of, sizes),
-        observed(of, sizes, config.hidden_size) {
+        attention(options.precision, sizes),
+        observed(options.precision, sizes, config.hidden_size) {
+    if (options.attention == AttentionKind::kCudnn) cudnn.emplace(sizes);
     upload(cos, std::span<const float>(rotary.cos), stream.get());
     upload(sin, std::span<const float>(rotary.sin), stream.get());
     stream.synchronize();
@@ -105,6 +117,8 @@ struct GpuModel::Impl {
   [[nodiscard]] std::int64_t query_size() const { return std::int64_t{sizes.num_heads} * sizes.head_dim; }
   [[nodiscard]] CacheLayer cache_layer(PagedCache& cache, int layer) const;
   void grow(std::int64_t num_rows, std::int64_t num_logit_rows);
+  void plan_attention();
+  void attend(const CacheLayer& cache, const void* queries, void* out);
   template <class T>
   void run(PagedCache& of);
   template <class T>
@@ -123,7 +137,8 @@ CacheLayer GpuModel::Impl::cache_layer(PagedCache& cache, int layer) const {
           .token_stride = strides.token,
           .head_stride = strides.head,
           .value_offset = strides.value_offset,
-          .page_size = cache.page_size()};
+          .page_size = cache.page_size(),
+          .num_pages = cache.num_pages()};
 }
 
 void GpuModel::Impl::grow(std::int64_t num_rows, std::int64_t num_logit_rows) {
@@ -139,6 +154,23 @@ void GpuModel::Impl::grow(std::int64_t num_rows, std::int64_t num_logit_rows) {
   rows_of(chosen, num_logit_rows, query_size());
   chosen_hidden.grow(static_cast<std::size_t>(num_logit_rows * config.hidden_size) * sizeof(float));
   logits.grow(static_cast<std::size_t>(num_logit_rows * config.vocab_size) * sizeof(float));
+}
+
+/// Of the batch's rows, once for all layers that compute these.
+void GpuModel::Impl::plan_attention() {
+  is_cudnn_pass = cudnn.has_value() && batch.num_rows() > kMostRowsOfGraph &&
+                  CudnnAttention::can_compute(batch.sequences(), batch.host_positions());
+  if (!is_cudnn_pass) attention.plan(batch.sequences(), batch.host_positions(), stream.get());
+}
+
+void GpuModel::Impl::attend(const CacheLayer& cache, const void* queries, void* out) {
+  const AttentionBatch arrays = batch.attention();
+  if (is_cudnn_pass) {
+    (*cudnn)(arrays, batch.sequences()[0], batch.host_positions().back() + 1, cache, queries, sizes.row(), out,
+             stream.get());
+  } else {
+    attention(arrays, cache, queries, sizes.row(), out, stream.get());
+  }
 }
 
 /// residual += down(silu(gate(normed)) * up(normed))
@@ -170,11 +202,11 @@ void GpuModel::Impl::run(PagedCache& of) {
     if (lets_rows_go) {
       observed.gather(residual, turned, queue);
       batch.assign(observed.passes(), queue);
-      attention.plan(batch.sequences(), batch.host_positions(), queue);
+      plan_attention();
       num_rows = batch.num_rows();
     }
-    const auto attend = [&](void* out) { attention(batch.attention(), cache, turned, sizes.row(), out, queue); };
-    observed.attend(index, turned, attended.as<void>(), attend, queue);
+    observed.attend(
+        index, turned, attended.as<void>(), [&](void* out) { attend(cache, turned, out); }, queue);
     const T* values = attended.as<T>();
     if (index + 1 == config.num_layers) {  // only rows whose logits are wanted go on
       gather_rows(values, batch.logit_rows(), batch.num_logit_rows(), query_size(), chosen.as<T>(), queue);
@@ -193,8 +225,7 @@ void GpuModel::Impl::run(PagedCache& of) {
 
 /// Whether the pass is worth a graph: queueing it takes longer than it runs, and nobody looks on.
 bool GpuModel::Impl::is_small(std::span<const SequencePass> passes) const {
-  constexpr std::int64_t kMostRows = 512;
-  return batch.num_rows() <= kMostRows && !batch.has_documents() &&
+  return batch.num_rows() <= kMostRowsOfGraph && !batch.has_documents() &&
          std::none_of(passes.begin(), passes.end(),
                       [](const SequencePass& one) { return one.pass.observer != nullptr; });
 }
@@ -229,7 +260,7 @@ void GpuModel::Impl::compute(std::span<const SequencePass> passes) {
   batch.assign(passes, stream.get());
   if (batch.num_rows() == 0) return;
   grow(batch.num_rows(), batch.num_logit_rows());
-  attention.plan(batch.sequences(), batch.host_positions(), stream.get());
+  plan_attention();
   observed.assign(passes);
   PagedCache& cache = passes[0].sequence->cache();
   const auto queue = [&] {
@@ -293,21 +324,18 @@ GpuModel& GpuModel::operator=(GpuModel&&) noexcept = default;
 
 GpuModel::GpuModel(const ModelFile& file, const GpuModelOptions& options) {
   ThreadPool pool(options.num_loader_threads);
-  const ModelConfig config = validated(file.config());
-  impl_ = std::make_unique<Impl>(config, options.precision,
-                                 DeviceWeights::load(file, options.precision, pool, options.progress));
+  const ModelConfig config = validated(file.config(), options);
+  impl_ = std::make_unique<Impl>(config, options, DeviceWeights::load(file, options.precision, pool, options.progress));
 }
 
 GpuModel GpuModel::copy_of(const ModelConfig& config, const Weights& weights, const GpuModelOptions& options) {
-  const ModelConfig checked = validated(config);
-  return GpuModel(
-      std::make_unique<Impl>(checked, options.precision, DeviceWeights::upload(checked, weights, options.precision)));
+  const ModelConfig checked = validated(config, options);
+  return GpuModel(std::make_unique<Impl>(checked, options, DeviceWeights::upload(checked, weights, options.precision)));
 }
 
 GpuModel GpuModel::random(const ModelConfig& config, std::uint64_t seed, const GpuModelOptions& options) {
-  const ModelConfig checked = validated(config);
-  return GpuModel(
-      std::make_unique<Impl>(checked, options.precision, DeviceWeights::random(checked, seed, options.precision)));
+  const ModelConfig checked = validated(config, options);
+  return GpuModel(std::make_unique<Impl>(checked, options, DeviceWeights::random(checked, seed, options.precision)));
 }
 
 const ModelConfig& GpuModel::config() const { return impl_->config; }

@@ -8,6 +8,7 @@
 #include <span>
 #include <vector>
 
+#include "mini_engine/attention_kind.hpp"
 #include "mini_engine/model.hpp"
 #include "mini_engine/paged_cache.hpp"
 #include "mini_engine/types.hpp"
@@ -24,6 +25,9 @@ struct GpuModelOptions {
   Precision precision = Precision::kBFloat16;  ///< of weights, activations and the caches it works on
   int num_loader_threads = 0;                  ///< 0: all cores
   LoadProgress progress = {};                  ///< of reading a model's file; may be empty
+  /// kCudnn, bf16 only: of passes of more rows than are worth a CUDA graph, where the rows are of one sequence, follow
+  /// on each other and see all before them. Other passes run the own kernels.
+  AttentionKind attention = AttentionKind::kOwn;
 };
 
 /// A cache for a GpuModel's sequences, in device memory, zeroed.
@@ -35,7 +39,7 @@ struct GpuModelOptions {
 class GpuModel final : public Model {
  public:
   /// Reads, decodes and uploads all weights. Throws Error as open_model() does, for sizes that are not multiples of 8,
-  /// and when there is no device or too little memory.
+  /// for cuDNN's attention in a build without it or in fp32, and when there is no device or too little memory.
   GpuModel(const ModelFile& file, const GpuModelOptions& options);
   /// A copy of weights of options.precision that are in host memory.
   static GpuModel copy_of(const ModelConfig& config, const Weights& weights, const GpuModelOptions& options);

@@ -14,7 +14,7 @@ namespace mini_engine::gpu {
 struct CacheLayer {
   void* data;  ///< K of slot 0, head 0
   std::int64_t page_stride, token_stride, head_stride, value_offset;
-  std::int32_t page_size;
+  std::int32_t page_size, num_pages;
 };
 
 /// Sizes of the stacked projection [R][Q*D + 2*H*D].

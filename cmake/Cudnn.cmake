@@ -1,0 +1,48 @@
+# Decides whether the example engine offers cuDNN's attention. Sets PIKV_HAS_CUDNN and makes pikv_cudnn, which brings it.
+#
+# PIKV_CUDNN=AUTO takes cuDNN where all of it is found; ON insists; OFF leaves it alone. The frontend is headers alone, of
+# the Python package nvidia-cudnn-frontend or of its repository: PIKV_CUDNN_FRONTEND_INCLUDE names their folder.
+set(PIKV_HAS_CUDNN OFF)
+if(PIKV_CUDNN STREQUAL "OFF")
+  return()
+endif()
+if(NOT PIKV_CUDNN MATCHES "^(AUTO|ON)$")
+  message(FATAL_ERROR "PIKV_CUDNN must be AUTO, ON or OFF, not '${PIKV_CUDNN}'")
+endif()
+if(NOT PIKV_HAS_CUDA OR NOT TARGET CUDA::nvrtc)
+  if(PIKV_CUDNN STREQUAL "ON")
+    message(FATAL_ERROR "PIKV_CUDNN=ON needs the CUDA backend (PIKV_CUDA) and NVRTC")
+  endif()
+  return()
+endif()
+
+find_path(PIKV_CUDNN_INCLUDE cudnn.h HINTS ${CUDAToolkit_INCLUDE_DIRS})
+# Packages for running alone lack the link without a version.
+find_library(PIKV_CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS ${CUDAToolkit_LIBRARY_DIR})
+find_path(PIKV_CUDNN_FRONTEND_INCLUDE cudnn_frontend.h)
+mark_as_advanced(PIKV_CUDNN_INCLUDE PIKV_CUDNN_LIBRARY PIKV_CUDNN_FRONTEND_INCLUDE)
+if(PIKV_CUDNN_FRONTEND_INCLUDE AND NOT EXISTS ${PIKV_CUDNN_FRONTEND_INCLUDE}/cudnn_frontend.h)
+  message(FATAL_ERROR "PIKV_CUDNN_FRONTEND_INCLUDE is ${PIKV_CUDNN_FRONTEND_INCLUDE}, which has no cudnn_frontend.h")
+endif()
+set(_pikv_cudnn_lacks)
+foreach(_part INCLUDE LIBRARY FRONTEND_INCLUDE)
+  if(NOT PIKV_CUDNN_${_part})
+    list(APPEND _pikv_cudnn_lacks PIKV_CUDNN_${_part})
+  endif()
+endforeach()
+if(_pikv_cudnn_lacks)
+  list(JOIN _pikv_cudnn_lacks ", " _pikv_cudnn_lacks)
+  if(PIKV_CUDNN STREQUAL "ON")
+    message(FATAL_ERROR "pikv: cuDNN's attention needs what was not found: ${_pikv_cudnn_lacks}")
+  endif()
+  message(STATUS "mini_engine: building without cuDNN's attention, for want of ${_pikv_cudnn_lacks}")
+  return()
+endif()
+
+set(PIKV_HAS_CUDNN ON)
+add_library(pikv_cudnn INTERFACE)
+# Not our code: its headers are spared our warnings. They carry a JSON library that only serialised graphs need.
+target_include_directories(pikv_cudnn SYSTEM INTERFACE ${PIKV_CUDNN_FRONTEND_INCLUDE} ${PIKV_CUDNN_INCLUDE})
+target_compile_definitions(pikv_cudnn INTERFACE CUDNN_FRONTEND_SKIP_JSON_LIB)
+target_link_libraries(pikv_cudnn INTERFACE ${PIKV_CUDNN_LIBRARY} CUDA::nvrtc CUDA::cudart_static)
+message(STATUS "mini_engine: cuDNN's attention from ${PIKV_CUDNN_LIBRARY}")
