@@ -1,13 +1,13 @@
 #include "rag_bench/trace_workload.hpp"
 
 #include <algorithm>
-#include <fstream>
-#include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "mini_engine/error.hpp"
 #include "rag_bench/made_up.hpp"
+#include "rag_bench/trace_file.hpp"
 
 namespace rag_bench {
 namespace {
@@ -18,94 +18,38 @@ using mini_engine::serve::PromptSegment;
 using mini_engine::serve::Request;
 using nlohmann::json;
 
-/// Longer is no prompt's part; what a hostile file says must not become memory.
-constexpr std::int64_t kMostTokens = 1 << 20;
-
-/// Calls body(object) for each line. Whatever goes wrong is said with file and line.
-void for_each_line(const std::filesystem::path& path, const std::function<void(const json&)>& body) {
-  std::ifstream in(path);
-  if (!in) throw Error("cannot open " + path.string());
-  std::string line;
-  for (int number = 1; std::getline(in, line); ++number) {
-    if (line.empty()) continue;
-    try {
-      body(json::parse(line));
-    } catch (const std::exception& error) {
-      throw Error(path.string() + ", line " + std::to_string(number) + ": " + error.what());
-    }
-  }
-  if (in.bad()) throw Error("cannot read " + path.string());
-}
-
-int checked_tokens(const json& value) {
-  const auto count = value.get<std::int64_t>();
-  if (count < 0 || count > kMostTokens) throw Error(std::to_string(count) + " tokens");
-  return static_cast<int>(count);
-}
-
-/// Numbers are of one space, whatever the kind of part.
-std::map<std::int64_t, int> read_lengths(const std::filesystem::path& folder) {
-  std::map<std::int64_t, int> lengths;
-  for (const auto& [name, field] : {std::pair{"1_sys_prompt.jsonl", "sys_prompt_id"},
-                                    std::pair{"2_passages.jsonl", "passage_id"},
-                                    std::pair{"3_history.jsonl", "history_id"},
-                                    std::pair{"4_user_input.jsonl", "user_input_id"},
-                                    std::pair{"5_web_search.jsonl", "web_search_id"}}) {
-    for_each_line(folder / name, [&](const json& line) {
-      const auto id = line.at(field).get<std::int64_t>();
-      if (!lengths.emplace(id, checked_tokens(line.at("token_length"))).second) {
-        throw Error("number " + std::to_string(id) + " is taken");
-      }
-    });
-  }
-  return lengths;
-}
-
 }  // namespace
 
 TraceWorkload::TraceWorkload(const TraceOptions& options) : options_(options) {
   if (options.vocab_size < 1) throw Error("trace: vocabulary is " + std::to_string(options.vocab_size));
   if (options.max_new_tokens < 1) throw Error("trace: new tokens is " + std::to_string(options.max_new_tokens));
-  const std::map<std::int64_t, int> lengths = read_lengths(options.folder);
-  const std::filesystem::path path = options.folder / "0_trace.jsonl";
   std::map<std::int64_t, Part> used;
   double offset = 0;  // of this recording's times
-  for_each_line(path, [&](const json& line) {
-    Entry entry{.seconds = std::stod(line.at("timestamp").get<std::string>()),
-                .before = {},
-                .passages = {},
+  for_each_trace_entry(options.folder, [&](TraceEntry read) {
+    Entry entry{.seconds = read.seconds + offset,
+                .before = std::move(read.system),
+                .passages = std::move(read.passages),
                 .behind = {},
-                .num_new_tokens = std::clamp(checked_tokens(line.at("output_length")), 1, options.max_new_tokens)};
-    entry.seconds += offset;
+                .num_new_tokens = std::clamp(read.num_new_tokens, 1, options.max_new_tokens)};
     if (!entries_.empty() && entry.seconds < entries_.back().seconds) {
       offset += entries_.back().seconds - entry.seconds;
       entry.seconds = entries_.back().seconds;
     }
-    const json& ids = line.at("hash_ids");
-    const auto append = [&](const char* field, std::vector<Part>& parts) {
-      for (const json& id : ids.at(field)) {
-        const auto known = lengths.find(id.get<std::int64_t>());
-        if (known == lengths.end()) throw Error(field + (" " + id.dump()) + " has no length");
-        if (known->second > 0) parts.push_back({known->first, known->second});
-      }
-    };
-    append("sys_prompt", entry.before);
-    append("passages_ids", entry.passages);
     constexpr std::size_t kConstantParts = 2;
     if (!options.as_served && entry.before.size() > kConstantParts) {
       entry.behind.assign(entry.before.begin() + kConstantParts, entry.before.end());
       entry.before.resize(kConstantParts);
     }
-    append("history", entry.behind);
-    append("web_search", entry.behind);
-    append("user_input", entry.behind);
+    for (const auto* parts : {&read.history, &read.web_search, &read.user_input}) {
+      entry.behind.insert(entry.behind.end(), parts->begin(), parts->end());
+    }
     if (entry.behind.empty()) throw Error("there is nothing behind the passages, not even a question");
 
     std::int64_t num_tokens = 0;
     for (const auto* parts : {&entry.before, &entry.passages, &entry.behind}) {
       for (const Part& part : *parts) num_tokens += part.num_tokens;
     }
-    if (num_tokens > kMostTokens) throw Error("a prompt of " + std::to_string(num_tokens) + " tokens");
+    if (num_tokens > kMostTraceTokens) throw Error("a prompt of " + std::to_string(num_tokens) + " tokens");
     for (const Part& part : entry.passages) {
       used.emplace(part.id, part);
       size_.max_document_tokens = std::max(size_.max_document_tokens, part.num_tokens);
@@ -114,7 +58,7 @@ TraceWorkload::TraceWorkload(const TraceOptions& options) : options_(options) {
     size_.max_new_tokens = std::max(size_.max_new_tokens, entry.num_new_tokens);
     entries_.push_back(std::move(entry));
   });
-  if (entries_.empty()) throw Error(path.string() + " has no request");
+  if (entries_.empty()) throw Error(options.folder.string() + " has no request");
   for (const auto& [id, part] : used) {
     documents_.push_back(part);
     size_.document_tokens += part.num_tokens;

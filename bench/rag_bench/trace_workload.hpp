@@ -1,5 +1,5 @@
-// Requests that were once made: the format of RAGPulse (github.com/flashserve/RAGPulse, arXiv 2511.12979), which gives
-// the documents of each by number, their lengths in tokens, and the time, but no text.
+// Requests that were once made: a trace gives the documents of each by number, their lengths in tokens, and the time,
+// but no text.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "rag_bench/trace_file.hpp"
 #include "rag_bench/workload.hpp"
 
 namespace rag_bench {
@@ -38,10 +39,7 @@ class TraceWorkload final : public Workload {
   [[nodiscard]] std::string description() const override;
 
  private:
-  struct Part {
-    std::int64_t id;
-    int num_tokens;
-  };
+  using Part = TracePart;
   struct Entry {
     double seconds;
     std::vector<Part> before;  // the passages
