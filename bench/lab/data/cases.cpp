@@ -110,7 +110,7 @@ CaseFile load_cases(const std::filesystem::path& path) {
   std::size_t num_cases = 0;
   std::vector<Case> cases;
   std::unordered_set<std::string> ids;
-  for_each_json_line(path, [&](const JsonField& line) {
+  for_each_json_line(path, [&](const JsonField& line, std::string_view) {
     const JsonField kind = line["kind"];
     if (!header) {
       if (kind.string() != "header")

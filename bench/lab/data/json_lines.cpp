@@ -11,7 +11,8 @@ namespace lab {
 using mini_engine::JsonField;
 using mini_engine::TokenId;
 
-void for_each_json_line(const std::filesystem::path& path, const std::function<void(const JsonField&)>& body) {
+void for_each_json_line(const std::filesystem::path& path,
+                        const std::function<void(const JsonField&, std::string_view)>& body) {
   const std::string text = read_input(path);
   std::size_t number = 0;
   for (std::size_t begin = 0; begin < text.size();) {
@@ -21,7 +22,7 @@ void for_each_json_line(const std::filesystem::path& path, const std::function<v
     ++number;
     if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
     const mini_engine::JsonDocument document(line, path.string() + ", line " + std::to_string(number));
-    body(JsonField(document));
+    body(JsonField(document), line);
   }
 }
 

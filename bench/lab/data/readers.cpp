@@ -59,7 +59,7 @@ QuestionSet read_squad(const std::filesystem::path& path) {
 
 QuestionSet read_nq_open(const std::filesystem::path& path) {
   QuestionSet set;
-  for_each_json_line(path, [&](const JsonField& line) {
+  for_each_json_line(path, [&](const JsonField& line, std::string_view) {
     SourceQuestion question{.id = place_id(set.questions.size()),
                             .text = shown_text(line["question"]),
                             .answers = some_answers(line["answers"]),
