@@ -104,7 +104,7 @@ MadeCases make_question_cases(const QuestionSet& set, const Tokenizer& tokenizer
              .question_text = question.text,
              .system = builder.system(),
              .passages = {},
-             .question = builder.question(question.text, ""),
+             .question = builder.question(question.text + std::string(kQuestionEnd), ""),
              .served = {},
              .earlier = {},
              .answers = question.answers,
