@@ -5,31 +5,15 @@ import math
 
 import numpy
 
+import map_cells
 import paired_statistics as statistics
 import results as lab
 
 # Two arms count as equal where the difference lies within these with 95 % confidence on either side.
 F1_MARGIN = 0.02
 NLL_MARGIN = 0.02
-# What theory says is zero may be this by rounding, in nats.
-EXACT_KL = 1e-5
 # An arm measured on a smaller share of the questions is left out of comparisons between policies.
 LEAST_COVERAGE = 0.5
-
-
-def equivalence(difference, margin):
-    """Two one-sided tests at 5 % each."""
-    low, high = difference.quantile(0.05), difference.quantile(0.95)
-    if -margin < low and high < margin:
-        return "equal"
-    return "different" if low >= margin or high <= -margin else "undecided"
-
-
-def sign(difference):
-    """One-sided tests at 5 % each way."""
-    if difference.quantile(0.95) < 0:
-        return "below"
-    return "above" if difference.quantile(0.05) > 0 else "undecided"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,6 +146,18 @@ class Rival:
 def _log_means(comparison):
     """Of the mean first, of the resamples behind it."""
     return numpy.log(numpy.maximum(numpy.append(comparison.kl.mean, comparison.kl.means), 1e-12))
+
+
+class Analysis:
+    """All of the above for all sets, computed once."""
+
+    def __init__(self, results):
+        self.results = results
+        self.arms = {name: results.by_arm(name) for name in results.sets()}
+        self.compared = {name: compare_all(arms) for name, arms in self.arms.items()}
+        found = {name: contest(arms) for name, arms in self.arms.items()}
+        self.contests = {name: one for name, one in found.items() if one and one.points}
+        self.panels = map_cells.panels(results.map_points)
 
 
 def rival_of(point, contest_):

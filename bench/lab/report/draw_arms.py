@@ -2,7 +2,6 @@
 import matplotlib.lines
 import matplotlib.patches
 
-import comparisons
 import results as lab
 import style
 
@@ -44,9 +43,9 @@ def _draw_set(axes, compared, names):
                   zorder=4)
 
 
-def draw(results, folder, png=False):
+def draw(analysis, folder, png=False):
     """None without runs."""
-    by_set = {name: comparisons.compare_all(results.by_arm(name)) for name in results.sets()}
+    by_set = analysis.compared
     names, groups = _arms(by_set)
     if not names:
         return None

@@ -45,21 +45,22 @@ def _draw_trace(over_time, by_capacity, rates, looks):
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0f} %")
 
 
-def draw(results, folder, png=False):
+def draw(analysis, folder, png=False):
     """None without hit rates."""
-    traces = list(dict.fromkeys(rate.trace for rate in results.hits))
+    rates = analysis.results.hits
+    traces = list(dict.fromkeys(rate.trace for rate in rates))
     if not traces:
         return None
     looks = _looks()
     figure, grid = style.panels(len(traces), 2, 4.2, 2.8, sharey=True)
     for trace, (over_time, by_capacity) in zip(traces, grid):
-        _draw_trace(over_time, by_capacity, [rate for rate in results.hits if rate.trace == trace], looks)
+        _draw_trace(over_time, by_capacity, [rate for rate in rates if rate.trace == trace], looks)
         over_time.set_title(f"{trace}: over time")
         over_time.set_xlabel("tenth of the trace")
         over_time.set_ylabel("prompt tokens served from cache")
         by_capacity.set_title("by capacity")
         by_capacity.set_xlabel("tokens that the cache holds")
-    found = {rate.cache for rate in results.hits}
+    found = {rate.cache for rate in rates}
     handles = [matplotlib.lines.Line2D([], [], label=label, **_options(name, looks))
                for name, label in NAMES.items() if name in found]
     style.legend_above(figure, handles, min(len(handles), 3))

@@ -4,7 +4,6 @@ import math
 import matplotlib.lines
 import numpy
 
-import comparisons
 import results as lab
 import style
 
@@ -29,8 +28,9 @@ def _looks(names):
     return {name: looks.get(name) or style.OURS for name in names}
 
 
-def draw_errors(results, folder, png=False):
+def draw_errors(analysis, folder, png=False):
     """None without errors by layer."""
+    results = analysis.results
     sets = [name for name in results.sets() if any(run.k_err for run in results.runs if run.set == name)]
     if not sets:
         return None
@@ -39,7 +39,7 @@ def draw_errors(results, folder, png=False):
     figure, grid = style.panels(2, len(sets), 3.1 if len(sets) > 1 else 5, 2.2, sharex="col", sharey="row")
     drawn = set()
     for column, set_name in enumerate(sets):
-        arms = results.by_arm(set_name)
+        arms = analysis.arms[set_name]
         for row, field in enumerate(("k_err", "v_err")):
             axes = grid[row, column]
             for name in names:
@@ -71,12 +71,13 @@ def _rank_correlation(x, y):
     return float(numpy.corrcoef(a, b)[0, 1]) if numpy.std(a) > 0 and numpy.std(b) > 0 else math.nan
 
 
-def draw_attention(results, folder, png=False):
+def draw_attention(analysis, folder, png=False):
     """None without similarities of attention."""
+    results = analysis.results
     names = _shown(results)
     looks = _looks(names)
     runs = [run for run in results.runs
-            if run.arm in names and run.attention_cos < 1 - LEAST_DISTANCE and run.kl > comparisons.EXACT_KL]
+            if run.arm in names and run.attention_cos < 1 - LEAST_DISTANCE and run.kl > lab.EXACT_KL]
     sets = [name for name in results.sets() if any(run.set == name for run in runs)]
     if not sets:
         return None
@@ -106,8 +107,3 @@ def draw_attention(results, folder, png=False):
                                        **looks[name]) for name in names if any(run.arm == name for run in runs)]
     style.legend_above(figure, handles, min(len(handles), 2 * len(sets)))
     return style.save(figure, folder, "attention", png)
-
-
-def draw(results, folder, png=False):
-    """Both, for a look at them."""
-    return draw_errors(results, folder, png), draw_attention(results, folder, png)

@@ -67,9 +67,9 @@ def _grid(count, width, height):
     return figure, grid
 
 
-def draw_planes(panels, folder, png=False):
+def draw_planes(analysis, folder, png=False):
     """None without axes in pairs."""
-    planes = [panel for panel in panels if panel.y_axis]
+    planes = [panel for panel in analysis.panels if panel.y_axis]
     if not planes:
         return None
     figure, grid = _grid(len(planes), 3.9, 3.0)
@@ -96,9 +96,9 @@ def _draw_curve(axes, panel, color, xs):
     axes.plot(places, floors, color=color, linewidth=1, linestyle=(0, (4, 2)), zorder=3)
 
 
-def draw_curves(panels, folder, png=False):
+def draw_curves(analysis, folder, png=False):
     """None without single axes."""
-    curves = [panel for panel in panels if not panel.y_axis]
+    curves = [panel for panel in analysis.panels if not panel.y_axis]
     if not curves:
         return None
     axis_names = list(dict.fromkeys(panel.axis for panel in curves))
@@ -124,9 +124,3 @@ def draw_curves(panels, folder, png=False):
     handles.append(matplotlib.patches.Patch(color=style.GREY, alpha=0.25, linewidth=0, label="95 %"))
     style.legend_above(figure, handles, min(len(handles), 2 * min(COLUMNS, len(axis_names))))
     return style.save(figure, folder, "map-curves", png)
-
-
-def draw(results, folder, png=False):
-    """Both, for a look at them."""
-    panels = map_cells.panels(results.map_points)
-    return draw_planes(panels, folder, png), draw_curves(panels, folder, png)

@@ -83,10 +83,9 @@ LABELS = {"kl": "KL from full, nats per token", "f1": "F1 of answers, %", "ms": 
 FULL_LABEL = f"full recomputation, F1 ± {100 * comparisons.F1_MARGIN:.0f} points"
 
 
-def draw(results, folder, png=False):
+def draw(analysis, folder, png=False):
     """None without repaired arms."""
-    contests = {name: comparisons.contest(results.by_arm(name)) for name in results.sets()}
-    contests = {name: contest for name, contest in contests.items() if contest and contest.points}
+    contests = analysis.contests
     if not contests:
         return None
     rows = ["kl"]

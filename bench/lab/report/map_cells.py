@@ -5,8 +5,8 @@ import math
 
 import numpy
 
-import comparisons
 import paired_statistics as statistics
+import results as lab
 
 # An axis with more places than this is cut into as many parts with equally many points.
 MOST_PLACES = 12
@@ -33,11 +33,11 @@ class Cell:
     @property
     def verdict(self):
         """Of reuse at this place."""
-        if self.kl.mean <= comparisons.EXACT_KL:
+        if self.kl.mean <= lab.EXACT_KL:
             return "exact"
         if self.over_floor is None:
             return "no floor"
-        return {"below": "free", "above": "repair"}.get(comparisons.sign(self.over_floor), "undecided")
+        return {"below": "free", "above": "repair"}.get(statistics.sign(self.over_floor), "undecided")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -99,6 +99,21 @@ def mean_difference(runs, others, name):
     return estimate(values, clusters) if values else None
 
 
+def equivalence(difference, margin):
+    """Two one-sided tests at 5 % each."""
+    low, high = difference.quantile(0.05), difference.quantile(0.95)
+    if -margin < low and high < margin:
+        return "equal"
+    return "different" if low >= margin or high <= -margin else "undecided"
+
+
+def sign(difference):
+    """One-sided tests at 5 % each way."""
+    if difference.quantile(0.95) < 0:
+        return "below"
+    return "above" if difference.quantile(0.05) > 0 else "undecided"
+
+
 def mcnemar(gained, lost):
     """Two-sided exact p of as unequal a split of the cases that changed, were either direction as likely."""
     changed = gained + lost
