@@ -79,7 +79,8 @@ count() {
 }
 
 if [ "$install" = yes ]; then
-  packages=("${build_packages[@]}" "${model_packages[@]}" doctest-dev libbenchmark-dev ccache python3)
+  packages=("${build_packages[@]}" "${model_packages[@]}" doctest-dev libbenchmark-dev ccache python3
+    python3-numpy python3-matplotlib)
   case " ${stages[*]} " in *" fuzz "*) packages+=(clang libclang-rt-14-dev) ;; esac
   install_packages "${packages[@]}"
 fi

@@ -83,10 +83,11 @@ def hits():
                    "hit_rate": level * part, "tenths": [level * part * (1 - math.exp(-(i + 1) / 2)) for i in range(10)]}
 
 
-def write(path, sets=("xquad", "nq", "hotpot", "musique"), num_cases=24):
+def write(path, sets=("xquad", "nq", "hotpot", "musique"), num_cases=24, others=True):
+    """others: the map and hit rates as well."""
     with open(path, "w", encoding="utf-8") as file:
         for i, name in enumerate(sets):
             for line in runs(name, num_cases, scale=1 + .3 * i):
                 file.write(json.dumps(line) + "\n")
-        for line in [*map_points(), *hits()]:
+        for line in [*map_points(), *hits()] if others else []:
             file.write(json.dumps(line) + "\n")

@@ -52,9 +52,9 @@ def _sort_sets(analysis):
                             f"**{title}**: to be below the floor for sure, `{repair.arm}` over "
                             f"{markdown.fixed(100 * repair.fraction, 1)} % of the approximate rows is enough.")
         elif verdict == "above":
-            tried = f"no repair of up to {markdown.fixed(100 * most, 1)} % of the rows" if most else "no repair was tried that"
-            recompute.append(f"**{title}**: `{arm.arm}` is above the floor ({_against_floor(arm)}), and {tried} "
-                             f"{'brings' if most else 'would bring'} it below.")
+            tried = f"no repair of up to {markdown.fixed(100 * most, 1)} % of the rows is below" if most else \
+                "no repair was tried"
+            recompute.append(f"**{title}**: `{arm.arm}` is above the floor ({_against_floor(arm)}), and {tried}.")
     return free, repaired, recompute, undecided
 
 
@@ -103,7 +103,7 @@ def front(analysis):
         ours = [point for point in contest.points if comparisons.family_of(point) == lab.OURS]
         if not ours:
             continue
-        names = comparisons.front([*contest.unrepaired.values(), *contest.points], "fraction")
+        names = comparisons.front_by_rows([*contest.unrepaired.values(), *contest.points])
         on_front = sum(point.arm in names for point in ours)
         rivals = [rival for rival in (comparisons.rival_of(point, contest) for point in ours) if rival]
         better, worse = (sum(rival.high < 1 for rival in rivals), sum(rival.low > 1 for rival in rivals))

@@ -122,13 +122,26 @@ def contest(arms):
                    f1={arm: statistics.mean_of(runs, "f1") for arm, runs in same.items()}, num_cases=len(common))
 
 
-def front(points, cost):
-    """The names of those that no other beats in KL at no more `cost`, "fraction" or "ms"."""
+def fraction_of(point):
+    """Without repair nothing is computed again, whether or not rows were counted."""
+    return point.fraction if point.policy else 0.0
+
+
+def front_by_rows(points):
+    """The names of those that no other beats in KL at no more rows."""
+    return _front([(fraction_of(point), point.kl.mean, point.arm) for point in points])
+
+
+def front_by_time(points):
+    return _front([(point.ms, point.kl.mean, point.arm) for point in points])
+
+
+def _front(costs):
     names, best = set(), math.inf
-    for point in sorted(points, key=lambda point: (getattr(point, cost), point.kl.mean)):
-        if point.kl.mean < best and not math.isnan(getattr(point, cost)):
-            names.add(point.arm)
-            best = point.kl.mean
+    for _, kl, name in sorted(entry for entry in costs if not math.isnan(entry[0])):
+        if kl < best:
+            names.add(name)
+            best = kl
     return names
 
 
@@ -146,18 +159,6 @@ class Rival:
 def _log_means(comparison):
     """Of the mean first, of the resamples behind it."""
     return numpy.log(numpy.maximum(numpy.append(comparison.kl.mean, comparison.kl.means), 1e-12))
-
-
-class Analysis:
-    """All of the above for all sets, computed once."""
-
-    def __init__(self, results):
-        self.results = results
-        self.arms = {name: results.by_arm(name) for name in results.sets()}
-        self.compared = {name: compare_all(arms) for name, arms in self.arms.items()}
-        found = {name: contest(arms) for name, arms in self.arms.items()}
-        self.contests = {name: one for name, one in found.items() if one and one.points}
-        self.panels = map_cells.panels(results.map_points)
 
 
 def rival_of(point, contest_):
@@ -187,3 +188,15 @@ def rival_of(point, contest_):
     ratios = numpy.exp(_log_means(point) - logs)
     low, high = (numpy.quantile(ratios[1:], [0.025, 0.975]) if point.kl.num_clusters > 1 else (math.nan, math.nan))
     return Rival(name, float(numpy.exp(logs[0])), float(ratios[0]), float(low), float(high))
+
+
+class Analysis:
+    """All of the above for all sets, computed once."""
+
+    def __init__(self, results):
+        self.results = results
+        self.arms = {name: results.by_arm(name) for name in results.sets()}
+        self.compared = {name: compare_all(arms) for name, arms in self.arms.items()}
+        found = {name: contest(arms) for name, arms in self.arms.items()}
+        self.contests = {name: one for name, one in found.items() if one and one.points}
+        self.panels = map_cells.panels(results.map_points)

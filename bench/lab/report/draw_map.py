@@ -30,10 +30,10 @@ def _contour(axes, ratios):
     style_of_line = {"color": style.BLACK, "linewidth": 2.2, "solid_capstyle": "round"}
     for row in range(ratios.shape[0]):
         for column in range(ratios.shape[1]):
-            right, up = (row, column + 1), (row + 1, column)
-            if column + 1 < ratios.shape[1] and known[row, column] and known[right] and below[row, column] != below[right]:
+            here, right, up = (row, column), (row, column + 1), (row + 1, column)
+            if column + 1 < ratios.shape[1] and known[here] and known[right] and below[here] != below[right]:
                 axes.plot([column + 0.5] * 2, [row - 0.5, row + 0.5], **style_of_line)
-            if row + 1 < ratios.shape[0] and known[row, column] and known[up] and below[row, column] != below[up]:
+            if row + 1 < ratios.shape[0] and known[here] and known[up] and below[here] != below[up]:
                 axes.plot([column - 0.5, column + 0.5], [row + 0.5] * 2, **style_of_line)
 
 

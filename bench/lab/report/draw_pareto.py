@@ -54,11 +54,11 @@ def _draw_series(axes, contest, row, styles):
                   markersize=6, markeredgewidth=1.3, zorder=5, clip_on=False)
 
 
-def _draw_front(axes, contest, cost):
+def _draw_front(axes, contest):
     """A ring around each setting that no other beats, and the staircase through them."""
     every = [*contest.points, *contest.unrepaired.values()]
-    names = comparisons.front(every, "fraction")
-    best = sorted((100 * point.fraction if point.policy else 0.0, point.kl.mean, bool(point.policy))
+    names = comparisons.front_by_rows(every)
+    best = sorted((100 * comparisons.fraction_of(point), point.kl.mean, bool(point.policy))
                   for point in every if point.arm in names)
     axes.step([x for x, _, _ in best], [y for _, y, _ in best], where="post", color=style.PALE, linewidth=6,
               solid_capstyle="round", zorder=1.5)
@@ -101,7 +101,7 @@ def draw(analysis, folder, png=False):
             _draw_levels(axes, contest, row)
             _draw_series(axes, contest, row, styles)
             if row == "kl":
-                _draw_front(axes, contest, "fraction")
+                _draw_front(axes, contest)
                 axes.set_title(f"{style.title(name)}  ·  n = {contest.num_cases}")
             if row != "f1":
                 axes.set_yscale("log")
@@ -115,7 +115,8 @@ def draw(analysis, folder, png=False):
     handles.append(matplotlib.lines.Line2D([], [], color=style.PALE, linewidth=6, marker="o", markersize=11,
                                            markerfacecolor="white", markeredgecolor=style.BLACK,
                                            label="Pareto front"))
-    handles.append(matplotlib.patches.Patch(color=style.SKY, alpha=0.35, linewidth=0, label="noise floor: same passages shuffled, 95 %"))
+    handles.append(matplotlib.patches.Patch(color=style.SKY, alpha=0.35, linewidth=0,
+                                            label="noise floor: same passages shuffled, 95 %"))
     handles.append(matplotlib.patches.Patch(color=style.GREY, alpha=0.3, linewidth=0, label=FULL_LABEL))
     style.legend_above(figure, handles, min(len(handles), max(3, 3 * len(contests))))
     return style.save(figure, folder, "pareto", png)

@@ -3,8 +3,8 @@
 
     make_report.py RESULTS.jsonl... --docs docs
 
-The prose is in reuse_map.template.md beside this file. A line `{{table:NAME}}`, `{{figure:NAME}}` or `{{words:NAME}}` of
-it is replaced by what is generated, between markers; what nothing was measured for says so.
+The prose is in reuse_map.template.md beside this file. A line `{{table:NAME}}`, `{{words:NAME}}` or
+`{{figure:NAME TEXT}}` of it is replaced by what is generated, between markers; what nothing was measured for says so.
 """
 import argparse
 import os
@@ -21,7 +21,7 @@ MISSING = "*Nothing was measured for this.*"
 
 
 def makers(docs, png):
-    """{(kind, name): function of an analysis and a title that gives Markdown or nothing}. Needs numpy, figures matplotlib too."""
+    """{(kind, name): function of an analysis and a title that gives Markdown or nothing}."""
     import answers_in_words as words
     import draw_arms
     import draw_hits
@@ -67,7 +67,7 @@ def fill(template, analysis, known):
             made = known[kind, name](analysis, title) or MISSING
             lines += [f"<!-- {kind}:{name} -->", "", made, "", f"<!-- end of {kind}:{name} -->"]
         elif "{{" in line:
-            raise lab.BadResults(f"{TEMPLATE}:{number}: a placeholder stands alone on its line, like {{{{table:arms}}}}")
+            raise lab.BadResults(f"{TEMPLATE}:{number}: a placeholder stands alone on its line, as {{{{table:arms}}}}")
         else:
             lines.append(line)
     return "\n".join(lines) + "\n"

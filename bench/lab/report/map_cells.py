@@ -12,7 +12,8 @@ import results as lab
 MOST_PLACES = 12
 PARTS = 6
 AXIS_LABELS = {
-    "shift": "shift of the chunk, tokens", "neighbours": "passages before the chunk", "chunk_tokens": "tokens of a chunk",
+    "shift": "shift of the chunk, tokens", "neighbours": "passages before the chunk",
+    "chunk_tokens": "tokens of a chunk",
     "neighbour_kind": "kind of neighbours", "order": "order of passages", "distance": "distance",
     "format": "stored format", "budget": "rows computed again"}
 
@@ -55,7 +56,9 @@ class Panel:
 def _short(value):
     if isinstance(value, str):
         return value
-    return f"{value / 1024:g}k" if value >= 1024 and value % 1024 == 0 else f"{value:.3g}" if value % 1 else f"{value:.0f}"
+    if value >= 1024 and value % 1024 == 0:
+        return f"{value / 1024:g}k"
+    return f"{value:.3g}" if value % 1 else f"{value:.0f}"
 
 
 def _places(values):

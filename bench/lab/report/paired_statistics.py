@@ -1,7 +1,8 @@
 """Paired comparisons of one way to compute a prompt with another, question by question.
 
-Questions on one paragraph are not independent, so whole clusters are drawn again: the percentile bootstrap over clusters
-is the interval that is shown, and the interval by the central limit theorem, with clustered errors, stands beside it.
+Questions on one paragraph are not independent, so whole clusters are drawn again: the percentile bootstrap over
+clusters is the interval that is shown, and the interval by the central limit theorem, with clustered errors, stands
+beside it.
 """
 import dataclasses
 import functools
@@ -43,8 +44,8 @@ class Estimate:
 
 @functools.lru_cache(maxsize=8)
 def _draws(num_clusters, resamples, seed):
-    """How often each resample draws each cluster, [resamples][num_clusters]. Two arms over the same clusters share their
-    draws, so that nothing but the arms differs between their intervals."""
+    """How often each resample draws each cluster, [resamples][num_clusters]. Two arms over the same clusters share
+    their draws, so that nothing but the arms differs between their intervals."""
     rng = numpy.random.default_rng([seed, num_clusters])
     picked = rng.integers(num_clusters, size=(resamples, num_clusters))
     picked += numpy.arange(resamples)[:, None] * num_clusters
@@ -122,7 +123,7 @@ def mcnemar(gained, lost):
 
 
 def holm(p_values):
-    """Adjusted for there being several of them, in the order given. What is not a number stays so and does not count."""
+    """Adjusted for there being several of them, in their order. What is not a number stays so and does not count."""
     known = [i for i, p in enumerate(p_values) if not math.isnan(p)]
     adjusted = [math.nan] * len(p_values)
     largest = 0.0

@@ -190,18 +190,21 @@ def _hit_rate(line):
         hit_rate=line.number("hit_rate", 0, 1, required=True), tenths=line.numbers("tenths", 0, 1, count=10))
 
 
-def read(paths):
-    """All files together. Throws BadResults."""
+def read(paths, growing=False):
+    """All files together. growing: an experiment may still be writing them, so a last line without an end is not there
+    yet. Throws BadResults."""
     results = Results()
     first = {}   # (set, case, arm) -> where it was first met
     layers = {}  # set -> number of layers
     for path in paths:
         try:
             with open(path, encoding="utf-8") as file:
-                texts = file.read().splitlines()
+                content = file.read()
         except (OSError, UnicodeDecodeError) as error:
             raise BadResults(f"{path}: cannot be read: {error}") from error
-        for number, text in enumerate(texts, 1):
+        if growing:
+            content = content[:content.rfind("\n") + 1]
+        for number, text in enumerate(content.splitlines(), 1):
             if text.strip():
                 _add(results, _Line(path, number, text), first, layers)
     return results

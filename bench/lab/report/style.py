@@ -64,7 +64,8 @@ def save(figure, folder, name, png=False):
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None}, bbox_inches="tight", pad_inches=0.08)
     # A hundredth of a point is finer than any screen, and Verdana is as wide as the font that the layout was made with.
-    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", text.getvalue()).replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
+    svg = re.sub(r"(\d\.\d\d)\d+", r"\1", text.getvalue())
+    svg = svg.replace("'DejaVu Sans'", "'DejaVu Sans', Verdana, sans-serif")
     with open(os.path.join(folder, f"{name}.svg"), "w", encoding="utf-8") as file:
         file.write(re.sub(r" +$", "", svg, flags=re.MULTILINE))
     if png:

@@ -3,8 +3,9 @@
 
     summarise.py RESULTS.jsonl... [--sort] [--set NAME] [--arm TEXT]
 
-Means over questions; KL with its 95 % interval by bootstrap over clusters. `rows` is the share of the approximate rows
-that was computed again; `x` is the time to the first token of full recomputation over that of the arm.
+Means over questions, of times medians; KL with its 95 % interval by bootstrap over clusters. `rows` is the share of the
+approximate rows that was computed again; `x` is the time to the first token of full recomputation over that of the arm.
+The files may still be growing.
 """
 import argparse
 import signal
@@ -16,9 +17,9 @@ import paired_statistics as statistics
 import results as lab
 
 
-def shown(values, form):
+def shown(values, form, middle=numpy.mean):
     known = [value for value in values if value == value]
-    return format(float(numpy.mean(known)), form) if known else "-"
+    return format(float(middle(known)), form) if known else "-"
 
 
 def line(arm, runs, reference):
@@ -29,8 +30,8 @@ def line(arm, runs, reference):
             f"{kl.low:.3g} {kl.high:.3g}" if kl.num_clusters > 1 else "-",
             shown([100 * run.top1 for run in every], ".1f"), shown([run.nll for run in every], ".3f"),
             shown([100 * run.f1 for run in every], ".1f"), shown([100 * run.fraction for run in every], ".1f"),
-            shown([run.passes for run in every], ".1f"), shown([run.ms for run in every], ".1f"),
-            shown(faster, ".2f")]
+            shown([run.passes for run in every], ".1f"), shown([run.ms for run in every], ".1f", numpy.median),
+            shown(faster, ".2f", numpy.median)]
 
 
 HEAD = ["arm", "n", "KL", "95 %", "top-1 %", "NLL", "F1 %", "rows %", "passes", "ms", "x"]
@@ -52,7 +53,7 @@ def main():
     options = parser.parse_args()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `| head` ends it without complaint
     try:
-        results = lab.read(options.results)
+        results = lab.read(options.results, growing=True)
     except lab.BadResults as error:
         sys.exit(f"error: {error}")
     for set_name in results.sets():

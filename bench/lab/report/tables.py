@@ -89,8 +89,8 @@ def answers(analysis):
 
 def _policy_table(contest):
     every = sorted([*contest.unrepaired.values(), *contest.points],
-                   key=lambda point: (point.fraction if point.policy else 0.0, point.kl.mean))
-    by_rows, by_time = comparisons.front(every, "fraction"), comparisons.front(every, "ms")
+                   key=lambda point: (comparisons.fraction_of(point), point.kl.mean))
+    by_rows, by_time = comparisons.front_by_rows(every), comparisons.front_by_time(every)
     lines = []
     for point in every:
         label = f"`{point.policy}`" if point.policy else "no repair"
@@ -98,7 +98,7 @@ def _policy_table(contest):
             label += f" on `{comparisons.base_of(point)}`"
         over = point.kl.mean / contest.floor.kl.mean if contest.floor and contest.floor.kl.mean > 0 else math.nan
         lines.append([f"**{label}**" if comparisons.family_of(point) == lab.OURS else label,
-                      markdown.fixed(100 * point.fraction if point.policy else 0.0, 1),
+                      markdown.fixed(100 * comparisons.fraction_of(point), 1),
                       markdown.fixed(point.passes, 1), markdown.fixed(point.ms, 1),
                       markdown.fixed(point.speedup, 1, "×"), markdown.interval(point.kl), markdown.fixed(over, 2, "×"),
                       _verdict_below(point), markdown.interval(point.f1, 100, lambda value: f"{value:+.1f}"),
@@ -121,7 +121,7 @@ def ours(analysis):
     lines = []
     for name, contest in analysis.contests.items():
         every = [*contest.unrepaired.values(), *contest.points]
-        by_rows, by_time = comparisons.front(every, "fraction"), comparisons.front(every, "ms")
+        by_rows, by_time = comparisons.front_by_rows(every), comparisons.front_by_time(every)
         for point in contest.points:
             if comparisons.family_of(point) != lab.OURS:
                 continue
@@ -130,7 +130,8 @@ def ours(analysis):
                                   if point.arm in names]) or "no"
             lines.append([style.title(name), f"`{point.policy}`", markdown.fixed(100 * point.fraction, 1),
                           markdown.fixed(point.ms, 1), markdown.number(point.kl.mean),
-                          f"`{rival.name}`" if rival else "none has as many", markdown.number(rival.kl if rival else None),
+                          f"`{rival.name}`" if rival else "none has as many",
+                          markdown.number(rival.kl if rival else None),
                           f"{rival.ratio:.2f} [{rival.low:.2f}, {rival.high:.2f}]" if rival else "", front,
                           _verdict_below(point)])
     return markdown.table(["set", "ours", "rows, %", "first token, ms", "KL", "best other at these rows", "its KL",

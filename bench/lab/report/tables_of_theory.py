@@ -36,8 +36,8 @@ def _controls_of(set_name, arms):
                           markdown.number)
     useful = statistics.mean_difference(arms.get(lab.REFERENCE, {}), arms.get("no-context", {}), "f1")
     if useful:
-        yield _above_zero("F1 of full recomputation minus F1 without passages, points", set_name, useful, "above 0", 100,
-                          lambda value: f"{value:+.1f}")
+        yield _above_zero("F1 of full recomputation minus F1 without passages, points", set_name, useful, "above 0",
+                          100, lambda value: f"{value:+.1f}")
 
 
 def controls(analysis):
@@ -48,7 +48,7 @@ def controls(analysis):
         alone = [point.kl for point in inside if (point.axis == "neighbours" and point.x == 0)
                  or (point.y_axis == "neighbours" and point.y == 0)]
         if shifted:
-            lines.append(_largest("KL of a shifted chunk without neighbours", set_name, shifted, lab.EXACT_KL, "0"))
+            lines.append(_largest("KL of a shifted chunk alone", set_name, shifted, lab.EXACT_KL, "0"))
         if alone:
             lines.append(_largest("KL without passages before the chunk", set_name, alone, lab.EXACT_KL, "0"))
     return markdown.table(["control", "set", "theory", "measured", "as theory says"], lines)
@@ -80,10 +80,13 @@ def reuse_map(analysis):
 
 
 def hits(analysis):
+    def order(rate):
+        return rate.trace, lab.CACHES.index(rate.cache), rate.capacity_tokens or math.inf
+
     lines = []
-    for rate in sorted(analysis.results.hits, key=lambda rate: (rate.trace, lab.CACHES.index(rate.cache),
-                                                       rate.capacity_tokens or math.inf)):
-        lines.append([rate.trace, f"`{rate.cache}`", f"{rate.capacity_tokens:,}" if rate.capacity_tokens else "no limit",
+    for rate in sorted(analysis.results.hits, key=order):
+        capacity = f"{rate.capacity_tokens:,}" if rate.capacity_tokens else "no limit"
+        lines.append([rate.trace, f"`{rate.cache}`", capacity,
                       markdown.fixed(100 * rate.hit_rate, 1), markdown.fixed(100 * rate.tenths[0], 1),
                       markdown.fixed(100 * rate.tenths[-1], 1)])
     return markdown.table(["trace", "cache", "tokens it holds", "hit rate, % of prompt tokens", "first tenth",
