@@ -50,6 +50,7 @@ def runs(set_name, num_cases=24, scale=1.0):
             for policy, share in settings:
                 base = "reanchored-behind-system"
                 yield _run(set_name, number, f"{base}+{policy}", "repair", .14 * scale * left(share), share)
+        yield _run(set_name, number, "reanchored+first:16", "repair", .13 * scale, .12)
 
 
 def _point(axis, x, case, kl, **more):

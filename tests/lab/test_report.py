@@ -198,10 +198,18 @@ class Policies(unittest.TestCase):
         self.assertIsNone(comparisons.rival_of(beyond, contest))
 
     def test_policies_are_compared_over_the_same_questions(self):
-        contest = self.contest(runs_of("r+first:1", [0.3, 0.5], share=0.1), runs_of("r+blend:1", [0.3], share=0.1))
+        contest = self.contest(runs_of("r+first:1", [0.3, 0.5, 9.0], share=0.1), runs_of("r+blend:1", [0.3], share=0.1),
+                               runs_of("r+budget:1", [0.3, 0.2], share=0.1))
         self.assertEqual(contest.left_out, ["r+blend:1"])
         self.assertEqual(contest.num_cases, 2)
         self.assertAlmostEqual(contest.points[0].kl.mean, 0.4)
+
+    def test_repair_may_be_measured_on_a_part_of_the_questions(self):
+        contest = comparisons.contest(read_lines(
+            runs_of("full", [0] * 20, "reference") + runs_of("shuffled-full", [0.1] * 20, "control")
+            + runs_of("r", [0.4] * 20, "reuse") + runs_of("r+first:1", [0.3] * 4, share=0.1)).by_arm("nq"))
+        self.assertEqual([point.arm for point in contest.points], ["r+first:1"])
+        self.assertEqual((contest.num_cases, contest.floor.kl.num_cases), (4, 4))
 
     def test_exact_matches_are_counted_both_ways(self):
         arms = read_lines(runs_of("full", [0] * 4, "reference", em=1, f1=1)[:3]

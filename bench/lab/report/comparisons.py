@@ -108,7 +108,7 @@ def contest(arms):
         return None
     bases = {arm.split("+", 1)[0] for arm in repaired}
     wanted = [arm for arm in arms if arm in repaired or arm in bases or arm in (lab.REFERENCE, lab.FLOOR)]
-    most = max(len(arms[arm]) for arm in wanted)
+    most = max(len(runs) for runs in repaired.values())
     kept = [arm for arm in wanted if len(arms[arm]) >= LEAST_COVERAGE * most]
     common = set.intersection(*(set(arms[arm]) for arm in kept))
     if not common:

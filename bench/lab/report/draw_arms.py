@@ -70,5 +70,5 @@ def draw(analysis, folder, png=False):
                                            markeredgewidth=1.4, label=f"below {style.plain(EDGE)}"))
     handles.append(matplotlib.patches.Patch(color=style.SKY, alpha=0.35, linewidth=0,
                                             label="noise floor: same passages shuffled, 95 %"))
-    style.legend_above(figure, handles, min(len(handles), 3 * len(by_set)))
+    style.legend_above(figure, handles)
     return style.save(figure, folder, "arms", png)

@@ -63,5 +63,5 @@ def draw(analysis, folder, png=False):
     found = {rate.cache for rate in rates}
     handles = [matplotlib.lines.Line2D([], [], label=label, **_options(name, looks))
                for name, label in NAMES.items() if name in found]
-    style.legend_above(figure, handles, min(len(handles), 3))
+    style.legend_above(figure, handles)
     return style.save(figure, folder, "hits", png)

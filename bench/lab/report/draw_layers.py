@@ -58,7 +58,7 @@ def draw_errors(analysis, folder, png=False):
         axes.set_ylabel(f"relative error of {name}")
     handles = [matplotlib.lines.Line2D([], [], color=looks[name]["color"], label=name,
                                        linewidth=2.6 if "+" in name else 1.5) for name in names if name in drawn]
-    style.legend_above(figure, handles, min(len(handles), 2 * len(sets)))
+    style.legend_above(figure, handles)
     return style.save(figure, folder, "layers", png)
 
 
@@ -105,5 +105,5 @@ def draw_attention(analysis, folder, png=False):
     grid[0, 0].set_ylabel("KL from full, nats per token")
     handles = [matplotlib.lines.Line2D([], [], linestyle="none", markersize=12 if "+" in name else 7, label=name,
                                        **looks[name]) for name in names if any(run.arm == name for run in runs)]
-    style.legend_above(figure, handles, min(len(handles), 2 * len(sets)))
+    style.legend_above(figure, handles)
     return style.save(figure, folder, "attention", png)

@@ -122,5 +122,5 @@ def draw_curves(analysis, folder, png=False):
     handles.append(matplotlib.lines.Line2D([], [], color=style.GREY, linewidth=1, linestyle=(0, (4, 2)),
                                            label="noise floor of the same prompts"))
     handles.append(matplotlib.patches.Patch(color=style.GREY, alpha=0.25, linewidth=0, label="95 %"))
-    style.legend_above(figure, handles, min(len(handles), 2 * min(COLUMNS, len(axis_names))))
+    style.legend_above(figure, handles)
     return style.save(figure, folder, "map-curves", png)

@@ -11,9 +11,10 @@ import style
 
 
 def _styles(contests):
-    """{(base, family): options of a line}; ours is drawn boldest and last. Bases but the commonest are dashed."""
+    """{(base, family): options of a line}; ours is drawn boldest and last. Bases but the commonest are named and
+    dashed."""
     keys = [key for contest in contests.values() for key in contest.series()]
-    bases = sorted({base for base, _ in keys}, key=lambda base: -sum(key[0] == base for key in keys))
+    bases = sorted({base for base, _ in keys}, key=lambda base: (-sum(key[0] == base for key in keys), base))
     families = sorted({family for _, family in keys if family != lab.OURS})
     looks = style.distinct(families)
     styles = {}
@@ -24,7 +25,7 @@ def _styles(contests):
             "linewidth": 2.8 if ours else 1.3, "markersize": 12 if ours else 5, "zorder": 6 if ours else 3,
             "markeredgecolor": "white", "markeredgewidth": 0.8 if ours else 0.5,
             "linestyle": ("-", "--", ":", "-.")[min(bases.index(base), 3)],
-            "label": f"{family}{' (ours)' if ours else ''}{'' if len(bases) == 1 else f' on {base}'}"}
+            "label": f"{family}{' (ours)' if ours else ''}{'' if base == bases[0] else f' on {base}'}"}
     return styles
 
 
@@ -118,7 +119,7 @@ def draw(analysis, folder, png=False):
     handles.append(matplotlib.patches.Patch(color=style.SKY, alpha=0.35, linewidth=0,
                                             label="noise floor: same passages shuffled, 95 %"))
     handles.append(matplotlib.patches.Patch(color=style.GREY, alpha=0.3, linewidth=0, label=FULL_LABEL))
-    style.legend_above(figure, handles, min(len(handles), max(3, 3 * len(contests))))
+    style.legend_above(figure, handles)
     return style.save(figure, folder, "pareto", png)
 
 

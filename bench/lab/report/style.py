@@ -39,8 +39,8 @@ def title(set_name):
 
 
 def distinct(names):
-    """{name: colour and marker}, by place."""
-    return {name: {"color": CYCLE[i % len(CYCLE)], "marker": MARKERS[i % len(MARKERS)]}
+    """{name: colour and marker}, by place; colours come again with another marker."""
+    return {name: {"color": CYCLE[i % len(CYCLE)], "marker": MARKERS[(i + i // len(CYCLE)) % len(MARKERS)]}
             for i, name in enumerate(names)}
 
 
@@ -50,12 +50,15 @@ def panels(num_rows, num_columns, width, height, **options):
                          **options)
 
 
-def legend_above(figure, handles, num_columns):
-    """One legend for all panels, above them."""
-    rows = -(-len(handles) // num_columns)
-    height = figure.get_figheight()
-    figure.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncol=num_columns,
-                  borderaxespad=0.2 + 0.4 * rows / height, handletextpad=0.5, columnspacing=1.4)
+def legend_above(figure, handles):
+    """One legend for all panels, above them, in as few and as even rows as the figure is wide for."""
+    for num_rows in range(1, len(handles) + 1):
+        legend = figure.legend(
+            handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncol=-(-len(handles) // num_rows),
+            borderaxespad=0.2 + 0.4 * num_rows / figure.get_figheight(), handletextpad=0.5, columnspacing=1.4)
+        if legend.get_window_extent().width <= figure.bbox.width or num_rows == len(handles):
+            return
+        legend.remove()
 
 
 def save(figure, folder, name, png=False):
