@@ -26,6 +26,15 @@ std::vector<pikv::CaptureItem> prefix_items(const pikv::ChunkKeyer& keyer, const
   return pikv::exact_prefix_items(keyer, plan, block_tokens, pikv::SlotMap::per_token(slots.data(), plan.num_rows()));
 }
 
+/// The plan with all rows from `first` on computed, wherever else they could come from.
+pikv::CompositionPlan computed_from(const pikv::CompositionPlan& plan, std::int64_t first) {
+  std::vector<std::size_t> pieces;
+  for (std::size_t i = 0; i < plan.pieces().size(); ++i) {
+    if (plan.pieces()[i].cached() && plan.pieces()[i].row_end > first) pieces.push_back(i);
+  }
+  return take(plan.without(pieces, std::vector<pikv::MissReason>(pieces.size(), pikv::MissReason::kNone)));
+}
+
 }  // namespace
 
 struct ChunkServer::Impl {
@@ -259,7 +268,10 @@ pikv::InsertOutcome ChunkServer::try_encode_chunk(std::span<const TokenId> token
   pikv::Prompt prompt;
   prompt.add_fresh(prefix);
   prompt.add_fresh(tokens);
-  pikv::Composition composition = impl_->compose(prompt, {.use_chunks = false});
+  const pikv::Composer composer = impl_->composer({.use_chunks = false});
+  pikv::PlannedPrompt planned = take(composer.plan(prompt));
+  planned = {.plan = computed_from(planned.plan, static_cast<std::int64_t>(prefix.size())), .lookups = {}};
+  pikv::Composition composition = take(composer.load(std::move(planned)));
   const std::span<const TokenId> all = composition.plan().tokens();
 
   // The prefix itself enters the store as exact prefix, so that the next chunk behind it starts where it ends.
@@ -280,9 +292,9 @@ bool ChunkServer::encode_chunk(std::span<const TokenId> tokens, std::span<const 
   const pikv::InsertOutcome outcome = try_encode_chunk(tokens, prefix);
   if (outcome == pikv::InsertOutcome::kNoRoom) {
     const pikv::StoreStats stats = impl_->store->stats();
-    throw Error("pikv: no room in the store for a chunk of " + std::to_string(tokens.size()) + " tokens: " +
-                std::to_string(stats.used_bytes) + " of " + std::to_string(stats.capacity_bytes) + " bytes are in use, " +
-                std::to_string(stats.pinned_bytes) + " of them pinned");
+    throw Error("pikv: no room in the store for a chunk of " + std::to_string(tokens.size()) +
+                " tokens: " + std::to_string(stats.used_bytes) + " of " + std::to_string(stats.capacity_bytes) +
+                " bytes are in use, " + std::to_string(stats.pinned_bytes) + " of them pinned");
   }
   return outcome == pikv::InsertOutcome::kInserted;
 }
