@@ -44,8 +44,9 @@ done
 
 build=build/cuda-release
 parts=$build/gpu_check
-tests=(cuda/cuda_reanchor_test cuda/cuda_format_test cuda/cuda_selection_test cuda/cuda_pipeline_test)
-benches=(reanchor upload)
+tests=(cuda/cuda_reanchor_test cuda/cuda_format_test cuda/cuda_selection_test cuda/cuda_row_scores_test
+  cuda/cuda_pipeline_test)
+benches=(reanchor row_scores upload)
 targets=()
 examples=OFF
 if [ "$engine" = yes ]; then
@@ -58,7 +59,7 @@ failed=0
 echo "== build"
 cmake --preset cuda-release -DPIKV_EXAMPLES=$examples -DPIKV_FLASHINFER_INCLUDE="${PIKV_FLASHINFER_INCLUDE:-}" \
   ${PIKV_CUDNN_FRONTEND_INCLUDE:+-DPIKV_CUDNN_FRONTEND_INCLUDE="$PIKV_CUDNN_FRONTEND_INCLUDE"} >/dev/null || exit 1
-cmake --build "$build" --target "${tests[@]##*/}" cuda_reanchor_bench cuda_upload_bench "${targets[@]}" >"$build/build.log" 2>&1 || {
+cmake --build "$build" --target "${tests[@]##*/}" "${benches[@]/#/cuda_}" "${targets[@]}" >"$build/build.log" 2>&1 || {
   tail -n 30 "$build/build.log"
   exit 1
 }
@@ -117,7 +118,7 @@ result = {"gpu": subprocess.run(["nvidia-smi", "--query-gpu=name,driver_version"
                                 capture_output=True, text=True).stdout.strip()}
 result["checks"] = [dict(zip(("name", "outcome", "seconds"), line.split())) for line in open(f"{parts}/checks")]
 rows = {}
-for bench in ("reanchor", "upload", "engine", "first_token", "load"):
+for bench in ("reanchor", "row_scores", "upload", "engine", "first_token", "load"):
     path = f"{parts}/{bench}.json"
     if not os.path.exists(path):
         continue

@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "pikv/cuda.hpp"
 #include "pikv/row_scores.hpp"
 #include "support/row_score_cases.hpp"
 
@@ -254,6 +255,16 @@ TEST_CASE("attention that makes no sense is refused by field, and nothing is wri
   CHECK(scorer->add_attention_async(keys_only, kStream).ok());
   keys_only.key_scores = {};
   CHECK(scorer->add_attention_async(keys_only, kStream).ok());
+}
+
+TEST_CASE("a scorer on a GPU needs device memory") {
+  const auto code_of = [](const pikv::CudaRowScorerOptions& options) {
+    return pikv::make_cuda_row_scorer(options).status().code();
+  };
+  const ErrorCode none = code_of({});
+  if (none == ErrorCode::kUnsupported) return;  // a build without CUDA says so first
+  CHECK(none == ErrorCode::kInvalidArgument);
+  CHECK(code_of({.memory = &pikv::host_memory_resource()}) == ErrorCode::kInvalidArgument);
 }
 
 }  // namespace

@@ -17,6 +17,7 @@
 
 #include "pikv/backend.hpp"
 #include "pikv/memory.hpp"
+#include "pikv/row_scores.hpp"
 #include "pikv/selection.hpp"
 #include "pikv/status.hpp"
 #include "pikv/types.hpp"
@@ -63,6 +64,18 @@ struct CudaRowSelectorOptions {
 /// Errors: kInvalidArgument, kUnavailable, what `memory` says, and kUnsupported in a build without CUDA.
 [[nodiscard]] PIKV_API Result<std::unique_ptr<RowSelector>> make_cuda_row_selector(
     const CudaRowSelectorOptions& options);
+
+struct CudaRowScorerOptions {
+  MemoryResource* memory = nullptr;  ///< of the device, in the order of streams; outlives the scorer
+  int device = 0;                    ///< CUDA ordinal
+};
+
+/// Scores of rows on one GPU. Takes workspace when a call needs more than all before it did, on that call's stream;
+/// calls on different streams have to be ordered by events. A call that takes none can be captured in a CUDA graph,
+/// which then replays until a later call takes more. Destroy the scorer while the stream of its last call exists.
+/// Errors: kInvalidArgument, kUnavailable, and kUnsupported in a build without CUDA; of calls also kUnsupported for
+/// views beyond the reach of the CUDA backend.
+[[nodiscard]] PIKV_API Result<std::unique_ptr<RowScorer>> make_cuda_row_scorer(const CudaRowScorerOptions& options);
 
 }  // namespace v0
 }  // namespace pikv

@@ -63,4 +63,28 @@ Status check_reach(const SlabEncode& encode) {
   return check_reach("SlabEncode: source_slots", encode.source_slots);
 }
 
+Status check_reach(const DeviationScoring& scoring) {
+  const std::string owner = "DeviationScoring: ";
+  PIKV_TRY(check_reach(owner + "fresh", as_reach(scoring.fresh), scoring.geometry));
+  PIKV_TRY(check_reach(owner + "fresh_slots", scoring.fresh_slots));
+  PIKV_TRY(check_reach(owner + "cached", as_reach(scoring.cached), scoring.geometry));
+  return check_reach(owner + "cached_slots", scoring.cached_slots);
+}
+
+Status check_reach(const AttentionScoring& scoring) {
+  const std::string owner = "AttentionScoring: ";
+  PIKV_TRY(check_reach(owner + "keys", as_reach(scoring.keys), scoring.geometry));
+  PIKV_TRY(check_reach(owner + "key_slots", scoring.key_slots));
+  constexpr std::int32_t kMaxKvHeads = 65'535;
+  if (scoring.geometry.num_kv_heads > kMaxKvHeads) {
+    return unsupported(owner + "geometry.num_kv_heads is " + std::to_string(scoring.geometry.num_kv_heads) +
+                       ", the CUDA backend serves up to " + std::to_string(kMaxKvHeads));
+  }
+  const auto num_rows = static_cast<std::int64_t>(scoring.query_rows.size());
+  if (num_rows <= INT32_MAX / scoring.num_query_heads) return {};
+  return unsupported(owner + "query_rows has " + std::to_string(num_rows) + " rows of " +
+                     std::to_string(scoring.num_query_heads) + " heads, the CUDA backend counts up to " +
+                     std::to_string(INT32_MAX));
+}
+
 }  // namespace pikv::detail

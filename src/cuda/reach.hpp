@@ -2,6 +2,7 @@
 #pragma once
 
 #include "pikv/backend.hpp"
+#include "pikv/row_scores.hpp"
 
 namespace pikv::detail {
 
@@ -9,5 +10,8 @@ namespace pikv::detail {
 /// 4 GiB, or a slot map ends beyond 2^31. Requires: validated.
 [[nodiscard]] Status check_reach(const KvTransfer& transfer);
 [[nodiscard]] Status check_reach(const SlabEncode& encode);
+[[nodiscard]] Status check_reach(const DeviationScoring& scoring);
+/// Likewise for query heads of all rows beyond 2^31, and more KV heads than a grid has.
+[[nodiscard]] Status check_reach(const AttentionScoring& scoring);
 
 }  // namespace pikv::detail

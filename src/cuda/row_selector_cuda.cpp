@@ -9,6 +9,7 @@
 #include <string>
 #include <utility>
 
+#include "cuda/carver.hpp"
 #include "cuda/error.hpp"
 #include "kernels/select.hpp"
 #include "pikv/cuda.hpp"
@@ -18,6 +19,7 @@ namespace pikv {
 inline namespace v0 {
 namespace {
 
+using detail::Carver;
 using detail::cuda_status;
 using detail::DeviceScope;
 using detail::SelectionLimits;
@@ -27,28 +29,6 @@ cudaStream_t stream_of(StreamRef stream) noexcept { return static_cast<cudaStrea
 kernels::SelectInput input_of(std::span<const float> scores) noexcept {
   return {.scores = scores.data(), .num_rows = static_cast<std::int32_t>(scores.size())};
 }
-
-/// Places arrays one after the other, each aligned to 256 bytes as CUB asks. Without memory it only counts.
-class Carver {
- public:
-  explicit Carver(std::byte* memory) noexcept : memory_(memory) {}
-  template <class T>
-  [[nodiscard]] T* take(std::size_t count) noexcept {
-    return static_cast<T*>(take_bytes(count * sizeof(T)));
-  }
-  [[nodiscard]] void* take_bytes(std::size_t size_bytes) noexcept {
-    void* const begin = memory_ == nullptr ? nullptr : memory_ + used_bytes_;
-    used_bytes_ += (size_bytes + kAlignment - 1) / kAlignment * kAlignment;
-    return begin;
-  }
-  [[nodiscard]] std::size_t used_bytes() const noexcept { return used_bytes_; }
-
-  static constexpr std::size_t kAlignment = 256;
-
- private:
-  std::byte* memory_;
-  std::size_t used_bytes_ = 0;
-};
 
 kernels::SelectWorkspace carve(Carver& carver, const SelectionLimits& limits, std::size_t temp_bytes) noexcept {
   const auto num_rows = static_cast<std::size_t>(limits.max_rows);

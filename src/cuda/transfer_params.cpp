@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "cuda/planes.hpp"
 #include "cuda/reach.hpp"
 
 namespace pikv::detail {
@@ -23,18 +24,6 @@ constexpr std::int64_t kVectorChannels = kernels::kVectorChannels;
 
 /// Transfers that write more than this leave nothing in a GPU's second-level cache that the next kernel could use.
 constexpr std::int64_t kStreamFromBytes = std::int64_t{32} << 20;
-
-Plane plane_of(const std::byte* base, const AxisStrides& strides, DType dtype) noexcept {
-  const std::int64_t bytes = dtype_bytes(dtype);
-  return Plane{.base = base,
-               .layer_bytes = strides.layer * bytes,
-               .page_bytes = static_cast<std::uint32_t>(strides.page * bytes),
-               .token_bytes = static_cast<std::uint32_t>(strides.token * bytes),
-               .head_bytes = static_cast<std::uint32_t>(strides.head * bytes),
-               .dim_bytes = static_cast<std::uint32_t>(strides.dim * bytes)};
-}
-
-Divisor divisor_of(std::int32_t value) noexcept { return Divisor::of(static_cast<std::uint32_t>(std::max(value, 1))); }
 
 bool has_layer_bases(const KvRun& run) noexcept { return run.slab.data == nullptr && run.source.k_layers != nullptr; }
 
@@ -106,12 +95,6 @@ std::int64_t source_alignment(SourceKind kind) noexcept {
     default:
       return 16;
   }
-}
-
-bool is_aligned(const Plane& plane, const Divisor& page_size, std::int64_t alignment) noexcept {
-  return reinterpret_cast<std::uintptr_t>(plane.base) % static_cast<std::uintptr_t>(alignment) == 0 &&
-         plane.layer_bytes % alignment == 0 && plane.page_bytes % alignment == 0 &&
-         (page_size.value == 1 || plane.token_bytes % alignment == 0) && plane.head_bytes % alignment == 0;
 }
 
 /// Whether keys, or values, of every run of a launch can be moved by vectors.

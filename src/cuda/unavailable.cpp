@@ -19,6 +19,9 @@ Result<std::unique_ptr<MemoryResource>> make_cuda_pinned_memory(std::size_t /*bl
 Result<std::unique_ptr<RowSelector>> make_cuda_row_selector(const CudaRowSelectorOptions& /*options*/) {
   return built_without_cuda();
 }
+Result<std::unique_ptr<RowScorer>> make_cuda_row_scorer(const CudaRowScorerOptions& /*options*/) {
+  return built_without_cuda();
+}
 
 }  // namespace v0
 }  // namespace pikv

@@ -152,6 +152,30 @@ pikv::SlabEncode DeviceMirror::translate(const pikv::SlabEncode& encode, const p
   return there;
 }
 
+pikv::DeviationScoring DeviceMirror::translate(const pikv::DeviationScoring& scoring, const pikv::RopeTable& table) {
+  pikv::DeviationScoring there = scoring;
+  there.fresh = translate_view(scoring.fresh, 1);
+  there.fresh_slots = translate(scoring.fresh_slots);
+  there.cached = translate_view(scoring.cached, scoring.geometry.num_layers);
+  there.cached_slots = translate(scoring.cached_slots);
+  if (scoring.rope.turns()) there.positions = translate(scoring.positions, scoring.fresh_slots.num_tokens());
+  there.rope = translate(scoring.rope, table);
+  there.scores = translate(scoring.scores);
+  return there;
+}
+
+pikv::AttentionScoring DeviceMirror::translate(const pikv::AttentionScoring& scoring) {
+  pikv::AttentionScoring there = scoring;
+  there.keys = translate_view(scoring.keys, scoring.geometry.num_layers);
+  there.key_slots = translate(scoring.key_slots);
+  there.queries = at(scoring.queries);
+  there.query_rows = translate(scoring.query_rows);
+  there.key_scores = translate(scoring.key_scores);
+  there.key_segments = translate(scoring.key_segments);
+  there.segment_scores = translate(scoring.segment_scores);
+  return there;
+}
+
 std::vector<std::byte> DeviceMirror::read(const Range& range) {
   std::vector<std::byte> image(range.buffer.size_bytes());
   require_ok(backend_.copy_async(image.data(), range.buffer.data(), image.size(), kStream));

@@ -6,10 +6,12 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <span>
 #include <vector>
 
 #include "pikv/backend.hpp"
 #include "pikv/cuda.hpp"
+#include "pikv/row_scores.hpp"
 
 namespace test_support {
 
@@ -40,6 +42,8 @@ class DeviceMirror {
   /// have been added. The result refers to arrays that the mirror owns.
   [[nodiscard]] pikv::KvTransfer translate(const pikv::KvTransfer& transfer, const pikv::RopeTable& table);
   [[nodiscard]] pikv::SlabEncode translate(const pikv::SlabEncode& encode, const pikv::RopeTable& table);
+  [[nodiscard]] pikv::DeviationScoring translate(const pikv::DeviationScoring& scoring, const pikv::RopeTable& table);
+  [[nodiscard]] pikv::AttentionScoring translate(const pikv::AttentionScoring& scoring);
   template <class View>
   [[nodiscard]] View translate_view(const View& view, std::int32_t num_layers);
 
@@ -49,6 +53,10 @@ class DeviceMirror {
   [[nodiscard]] bool guards_intact();
 
  private:
+  template <class T>
+  [[nodiscard]] std::span<T> translate(std::span<T> array) {
+    return {at(array.data()), array.size()};
+  }
   struct Range {
     std::int64_t size_bytes;
     std::int64_t begin;  // within the buffer

@@ -131,11 +131,11 @@ ScoreArray::ScoreArray(std::size_t size) : size_(size), buffer_(static_cast<std:
 }
 
 void compare_scores(std::span<const float> got, const ExpectedScores& expected, const std::string& what,
-                    Comparison& comparison) {
+                    Comparison& comparison, double slack) {
   for (std::size_t i = 0; i < got.size(); ++i) {
     const double before = score_before(i);
     const double rounding = (std::abs(before) + std::abs(expected.values[i])) * 0x1p-23;
-    comparison.expect_near(got[i], before + expected.values[i], expected.tolerances[i] + rounding,
+    comparison.expect_near(got[i], before + expected.values[i], slack * expected.tolerances[i] + rounding,
                            [&] { return what + "[" + std::to_string(i) + "]"; });
   }
 }

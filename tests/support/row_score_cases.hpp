@@ -71,8 +71,9 @@ class ScoreArray {
   GuardedBuffer buffer_;
 };
 
+/// slack: by how much an arithmetic may be off further than fp32.
 void compare_scores(std::span<const float> got, const ExpectedScores& expected, const std::string& what,
-                    Comparison& comparison);
+                    Comparison& comparison, double slack = 1);
 
 /// The memory of one case. Whatever of the cache holds no row of the prompt is NaN.
 class RowScoreWorld {

@@ -1,7 +1,9 @@
 // The memory of a scoring: caches, fresh rows, queries and maps.
 #include <algorithm>
 #include <cstring>
+#include <map>
 #include <numeric>
+#include <utility>
 
 #include "support/oracle.hpp"
 #include "support/row_score_cases.hpp"
@@ -32,14 +34,19 @@ void write_number(std::byte* target, DType dtype, float value) {
   std::memcpy(target, &half, 2);
 }
 
+/// Tables live as long as the program: copies of them on a device are found by their address.
+const pikv::RopeTable& table_of(const RowScoreCase& c) {
+  static std::map<std::pair<pikv::Pairing, std::int32_t>, pikv::RopeTable> tables;
+  const std::pair key{c.pairing, c.geometry.rotary_dim};
+  if (const auto found = tables.find(key); found != tables.end()) return found->second;
+  const pikv::RopeConfig config(kScoreTheta, c.pairing, pikv::AngleRule::kExact);
+  return tables.emplace(key, pikv::RopeTable::build(config, c.geometry.rotary_dim, kNumPositions).value())
+      .first->second;
+}
+
 }  // namespace
 
-RowScoreWorld::RowScoreWorld(const RowScoreCase& c)
-    : case_(c),
-      fresh_geometry_(c.geometry),
-      table_(pikv::RopeTable::build(pikv::RopeConfig(kScoreTheta, c.pairing, pikv::AngleRule::kExact),
-                                    c.geometry.rotary_dim, kNumPositions)
-                 .value()) {
+RowScoreWorld::RowScoreWorld(const RowScoreCase& c) : case_(c), fresh_geometry_(c.geometry), table_(table_of(c)) {
   std::mt19937 random(c.seed);
   fresh_geometry_.num_layers = 1;
   fresh_geometry_.dtype = c.fresh_dtype;
