@@ -47,6 +47,8 @@ parts=$build/gpu_check
 tests=(cuda/cuda_reanchor_test cuda/cuda_format_test cuda/cuda_selection_test cuda/cuda_row_scores_test
   cuda/cuda_pipeline_test)
 benches=(reanchor row_scores upload)
+bench_targets=("${benches[@]/#/cuda_}")
+bench_targets=("${bench_targets[@]/%/_bench}")
 targets=()
 examples=OFF
 if [ "$engine" = yes ]; then
@@ -59,7 +61,7 @@ failed=0
 echo "== build"
 cmake --preset cuda-release -DPIKV_EXAMPLES=$examples -DPIKV_FLASHINFER_INCLUDE="${PIKV_FLASHINFER_INCLUDE:-}" \
   ${PIKV_CUDNN_FRONTEND_INCLUDE:+-DPIKV_CUDNN_FRONTEND_INCLUDE="$PIKV_CUDNN_FRONTEND_INCLUDE"} >/dev/null || exit 1
-cmake --build "$build" --target "${tests[@]##*/}" "${benches[@]/#/cuda_}" "${targets[@]}" >"$build/build.log" 2>&1 || {
+cmake --build "$build" --target "${tests[@]##*/}" "${bench_targets[@]}" "${targets[@]}" >"$build/build.log" 2>&1 || {
   tail -n 30 "$build/build.log"
   exit 1
 }

@@ -14,6 +14,7 @@ class GpuEngine final : public Engine {
       : precision_(options.weights),
         backend_(take(pikv::make_cuda_backend())),
         pinned_(take(pikv::make_cuda_pinned_memory())),
+        scorer_(take(pikv::make_cuda_row_scorer({.memory = &backend_->memory_resource()}))),
         model_(load(file, config, options)) {}
 
   Model& model() override { return model_; }
@@ -23,6 +24,7 @@ class GpuEngine final : public Engine {
   ReuseDevice reuse_device(ChunkPlace place) override {
     return {.backend = backend_.get(),
             .chunk_memory = place == ChunkPlace::kPinned ? pinned_.get() : nullptr,
+            .scorer = scorer_.get(),
             .stream = pikv::cuda_stream(model_.stream())};
   }
   [[nodiscard]] pikv::DType store_dtype() const override { return dtype_of(precision_); }
@@ -45,6 +47,7 @@ class GpuEngine final : public Engine {
   Precision precision_;
   std::unique_ptr<pikv::Backend> backend_;
   std::unique_ptr<pikv::MemoryResource> pinned_;
+  std::unique_ptr<pikv::RowScorer> scorer_;
   gpu::GpuModel model_;
 };
 
