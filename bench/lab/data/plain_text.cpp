@@ -12,9 +12,12 @@ namespace {
 std::string_view strip_gutenberg(std::string_view text) {
   if (const std::size_t start = text.find("\n*** START OF "); start != std::string_view::npos) {
     const std::size_t line_end = text.find('\n', start + 1);
-    text = line_end == std::string_view::npos ? std::string_view() : text.substr(line_end + 1);
+    text = line_end == std::string_view::npos ? std::string_view() : text.substr(line_end);
   }
-  return text.substr(0, text.find("\n*** END OF "));
+  for (const char* end : {"\n*** END OF ", "\nEnd of the Project Gutenberg", "\nEnd of Project Gutenberg"}) {
+    text = text.substr(0, text.find(end));
+  }
+  return text;
 }
 
 }  // namespace

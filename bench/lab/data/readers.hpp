@@ -28,7 +28,8 @@ namespace lab {
 [[nodiscard]] QuestionSet read_hotpotqa(const std::filesystem::path& path);
 
 /// UTF-8 text without carriage returns. Of a file of Project Gutenberg what stands between the lines
-/// "*** START OF .." and "*** END OF ..". Throws for invalid UTF-8, with its offset, and for a text that is blank.
+/// "*** START OF .." and "*** END OF ..", or "End of the Project Gutenberg ..". Throws for invalid UTF-8, with its
+/// offset, and for a text that is blank.
 [[nodiscard]] std::string read_plain_text(const std::filesystem::path& path);
 
 }  // namespace lab
