@@ -145,6 +145,7 @@ TEST_CASE("cache-craft: rows that paid most attention to the old context, rounde
   CHECK(rows_of(lookup_in(alone), 0.6, plan) == Rows{8, 9, 17, 18, 19, 20});
   CHECK(rows_of(lookup_in(alone), 0.0, plan).empty());
   CHECK(rows_of(lookup_in(alone), 2.0, plan) == kMixedRows);
+  CHECK(pikv::make_cache_craft_policy(lookup_in(alone), 1.0).value()->knows_rows_ahead());
 
   std::map<ChunkKey, ChunkContextStats> ties = alone;
   ties[key_at_row(12)].token_inter_attention.assign(8, 0.0F);

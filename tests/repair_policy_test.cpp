@@ -71,6 +71,23 @@ TEST_CASE("repair: a fraction of 0 asks for no row, and measures nothing") {
   }
 }
 
+TEST_CASE("repair: who says to know its rows ahead takes one pass and measures nothing, and nobody else does") {
+  const CompositionPlan plan = plan_of(mixed_pieces());
+  std::set<std::string> known_ahead;
+  for (const char* spec : kSpecs) {
+    CAPTURE(spec);
+    const std::unique_ptr<RepairRun> run = begin(spec, plan);
+    const std::optional<RepairPass> pass = run->next();
+    REQUIRE(pass.has_value());
+    bool measures_nothing = pass->probes.empty();
+    if (measures_nothing) measures_nothing = !run->next().has_value();
+    const bool says_so = pikv::make_repair_policy(spec).value()->knows_rows_ahead();
+    CHECK(says_so == measures_nothing);
+    if (says_so) known_ahead.insert(spec);
+  }
+  CHECK(known_ahead == std::set<std::string>{"none", "all", "first:2", "ends:2", "random:0.4"});
+}
+
 TEST_CASE("repair: models with too few layers are refused") {
   const CompositionPlan plan = plan_of(mixed_pieces());
   const auto begins = [&plan](const char* spec, std::int32_t num_layers) {

@@ -88,6 +88,9 @@ class RepairPolicy {
   virtual ~RepairPolicy() = default;
   /// As make_repair_policy() takes it.
   [[nodiscard]] virtual std::string name() const = 0;
+  /// Whether all its runs take one pass and measure nothing, so that their rows are known before anything is computed.
+  /// Only such a policy goes with a batch of requests that share their passes.
+  [[nodiscard]] virtual bool knows_rows_ahead() const { return false; }
   /// Errors: kInvalidArgument for a model with too few layers for the policy.
   [[nodiscard]] virtual Result<std::unique_ptr<RepairRun>> begin(const RepairRequest& request) const = 0;
 };

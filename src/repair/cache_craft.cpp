@@ -74,6 +74,7 @@ Result<std::unique_ptr<RepairPolicy>> make_cache_craft_policy(ChunkStatsLookup l
   }
   if (!lookup) return invalid_argument("cache-craft: lookup: is empty");
   return detail::make_policy({.name = "cache-craft:" + detail::spec_text(alpha),
+                              .knows_rows_ahead = true,
                               .begin = [lookup = std::move(lookup), alpha](const RepairRequest& request) {
                                 return begin_cache_craft(lookup, alpha, request);
                               }});

@@ -12,20 +12,21 @@ inline namespace v0 {
 
 Result<std::unique_ptr<RepairPolicy>> make_end_rows_repair(const EndRowsOptions& options) {
   PIKV_TRY(detail::check_at_least("ends", "rows", options.num_rows, 1));
-  return detail::make_policy(
-      {.name = "ends:" + std::to_string(options.num_rows), .begin = [options](const RepairRequest& request) {
-         std::vector<std::int32_t> rows;
-         for (const detail::ApproximatePiece& piece : detail::approximate_pieces(request.plan)) {
-           if (!piece.lacks_context()) continue;
-           for (const std::int32_t row : piece.rows) {
-             const std::int64_t token = piece.chunk_token(row);
-             const bool at_an_end =
-                 token < options.num_rows || piece.piece->chunk_num_tokens - token <= options.num_rows;
-             if (at_an_end) rows.push_back(row);
-           }
-         }
-         return detail::one_pass_run(std::move(rows));
-       }});
+  return detail::make_policy({.name = "ends:" + std::to_string(options.num_rows),
+                              .knows_rows_ahead = true,
+                              .begin = [options](const RepairRequest& request) {
+                                std::vector<std::int32_t> rows;
+                                for (const detail::ApproximatePiece& piece : detail::approximate_pieces(request.plan)) {
+                                  if (!piece.lacks_context()) continue;
+                                  for (const std::int32_t row : piece.rows) {
+                                    const std::int64_t token = piece.chunk_token(row);
+                                    const bool at_an_end = token < options.num_rows ||
+                                                           piece.piece->chunk_num_tokens - token <= options.num_rows;
+                                    if (at_an_end) rows.push_back(row);
+                                  }
+                                }
+                                return detail::one_pass_run(std::move(rows));
+                              }});
 }
 
 }  // namespace v0

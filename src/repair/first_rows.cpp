@@ -15,7 +15,7 @@ Result<std::unique_ptr<RepairPolicy>> make_first_rows_repair(const FirstRowsOpti
   PIKV_TRY(detail::check_at_least("first", "skip", options.skip, 0));
   std::string name = "first:" + std::to_string(options.num_rows);
   if (options.skip != FirstRowsOptions().skip) name += ",skip=" + std::to_string(options.skip);
-  return detail::make_policy({.name = name, .begin = [options](const RepairRequest& request) {
+  return detail::make_policy({.name = name, .knows_rows_ahead = true, .begin = [options](const RepairRequest& request) {
                                 std::vector<std::int32_t> rows;
                                 std::int32_t num_skipped = 0;
                                 for (const detail::ApproximatePiece& piece : detail::approximate_pieces(request.plan)) {

@@ -6,7 +6,7 @@ namespace pikv {
 inline namespace v0 {
 
 std::unique_ptr<RepairPolicy> make_full_repair() {
-  return detail::make_policy({.name = "all", .begin = [](const RepairRequest& request) {
+  return detail::make_policy({.name = "all", .knows_rows_ahead = true, .begin = [](const RepairRequest& request) {
                                 return detail::one_pass_run(detail::approximate_rows(request.plan));
                               }});
 }

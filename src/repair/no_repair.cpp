@@ -5,7 +5,9 @@ namespace pikv {
 inline namespace v0 {
 
 std::unique_ptr<RepairPolicy> make_no_repair() {
-  return detail::make_policy({.name = "none", .begin = [](const RepairRequest&) { return detail::one_pass_run({}); }});
+  return detail::make_policy({.name = "none", .knows_rows_ahead = true, .begin = [](const RepairRequest&) {
+                                return detail::one_pass_run({});
+                              }});
 }
 
 }  // namespace v0

@@ -14,6 +14,7 @@ class PolicyOfParts final : public RepairPolicy {
   explicit PolicyOfParts(PolicyParts parts) : parts_(std::move(parts)) {}
 
   std::string name() const override { return parts_.name; }
+  bool knows_rows_ahead() const override { return parts_.knows_rows_ahead; }
 
   Result<std::unique_ptr<RepairRun>> begin(const RepairRequest& request) const override {
     if (request.num_layers < parts_.min_layers) {

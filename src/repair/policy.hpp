@@ -15,7 +15,8 @@ namespace pikv::detail {
 
 struct PolicyParts {
   std::string name;
-  std::int32_t min_layers = 1;  ///< of a model
+  std::int32_t min_layers = 1;    ///< of a model
+  bool knows_rows_ahead = false;  ///< begins one_pass_run()s alone
   /// Only called for models with enough layers and plans with approximate rows. Called from several threads.
   std::function<Result<std::unique_ptr<RepairRun>>(const RepairRequest& request)> begin;
 };

@@ -35,7 +35,7 @@ Result<std::unique_ptr<RepairPolicy>> make_random_rows_repair(const RandomRowsOp
   PIKV_TRY(detail::check_fraction("random", "fraction", options.fraction));
   std::string name = "random:" + detail::spec_text(options.fraction);
   if (options.seed != RandomRowsOptions().seed) name += ",seed=" + std::to_string(options.seed);
-  return detail::make_policy({.name = name, .begin = [options](const RepairRequest& request) {
+  return detail::make_policy({.name = name, .knows_rows_ahead = true, .begin = [options](const RepairRequest& request) {
                                 std::vector<std::int32_t> rows = detail::approximate_rows(request.plan);
                                 const std::size_t num_kept = detail::rows_of_fraction(options.fraction, rows.size());
                                 Random random(options.seed);
