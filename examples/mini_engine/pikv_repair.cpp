@@ -282,13 +282,20 @@ std::vector<float> RepairPasses::run(Model& model) { return observer_->run(model
 const RepairCost& RepairPasses::cost() const { return observer_->cost(); }
 const std::vector<std::int32_t>& RepairPasses::repaired_rows() const { return observer_->repaired_rows(); }
 
+void check_knows_rows_ahead(const pikv::RepairPolicy& policy) {
+  if (policy.knows_rows_ahead()) return;
+  throw Error("repair: the policy '" + policy.name() +
+              "' chooses rows while it computes, which only a request served on its own can do");
+}
+
 std::vector<std::int32_t> rows_known_ahead(const pikv::RepairPolicy& policy, const pikv::CompositionPlan& plan,
                                            int num_layers) {
+  check_knows_rows_ahead(policy);
   const std::unique_ptr<pikv::RepairRun> run = begin(policy, plan, num_layers);
   std::optional<pikv::RepairPass> pass = run->next();
   if (!pass || !pass->probes.empty() || run->next()) {
     throw Error("repair: the policy '" + policy.name() +
-                "' chooses rows while it computes, which only a request served on its own can do");
+                "' says that it knows its rows ahead, and measures or comes back");
   }
   return std::move(pass->rows);
 }

@@ -55,8 +55,11 @@ class RepairPasses {
   std::unique_ptr<Observer> observer_;
 };
 
-/// The rows of a policy that takes a single pass and measures nothing, so that they are known before anything runs.
-/// Throws Error for any other.
+/// Throws Error for a policy that chooses rows while it computes: requests that share their passes cannot follow it.
+void check_knows_rows_ahead(const pikv::RepairPolicy& policy);
+
+/// The rows of a policy that passes check_knows_rows_ahead(). Throws Error for any other, and for one that does not
+/// keep to what it says.
 [[nodiscard]] std::vector<std::int32_t> rows_known_ahead(const pikv::RepairPolicy& policy,
                                                          const pikv::CompositionPlan& plan, int num_layers);
 

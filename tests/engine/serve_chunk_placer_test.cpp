@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <memory>
 #include <optional>
+#include <string>
 #include <vector>
 
 #include "mini_engine/cpu_model.hpp"
+#include "mini_engine/error.hpp"
 #include "mini_engine/generate.hpp"
+#include "mini_engine/pikv_errors.hpp"
 #include "mini_engine/serve/chunk_placer.hpp"
 #include "mini_engine/serve/running_batch.hpp"
 #include "support/engine_runs.hpp"
@@ -72,6 +75,12 @@ std::vector<TokenId> computed(const Request& request) {
   return generate(model, sequence, prompt_tokens(request), sampler, request.max_tokens).tokens;
 }
 
+/// Of the first rows of every chunk; null for none.
+std::shared_ptr<const pikv::RepairPolicy> repair_of(std::int32_t num_rows) {
+  if (num_rows == 0) return nullptr;
+  return take(pikv::make_first_rows_repair({.num_rows = num_rows}));
+}
+
 /// By the bridge alone.
 std::vector<TokenId> served_alone(const Request& request, std::int32_t repaired) {
   CpuModel model = CpuModel::random(test_support::small_config(), 21, {.num_threads = 2});
@@ -87,7 +96,8 @@ std::vector<TokenId> served_alone(const Request& request, std::int32_t repaired)
     }
   }
   Sequence sequence(cache);
-  Prefill prefill = server.prefill(prompt, sequence, {.repaired_rows_per_chunk = repaired});
+  const std::shared_ptr<const pikv::RepairPolicy> repair = repair_of(repaired);
+  Prefill prefill = server.prefill(prompt, sequence, {.repair = repair.get()});
   Sampler sampler(request.sampling);
   return decode(model, sequence, std::move(prefill.logits), sampler, request.max_tokens).tokens;
 }
@@ -98,7 +108,7 @@ TEST_CASE("documents are encoded once and reused in any order, as if each reques
     for (const int prefill_rows : {1000, 3}) {
       CAPTURE(repaired);
       CAPTURE(prefill_rows);
-      Bench bench({.repaired_rows_per_chunk = repaired}, 64 << 20, prefill_rows);
+      Bench bench({.repair = repair_of(repaired)}, 64 << 20, prefill_rows);
       const std::vector<Request> requests{request_of({documents[0], documents[1], documents[2]}, tokens_of(9, 4)),
                                           request_of({documents[2], documents[0], documents[1]}, tokens_of(12, 5)),
                                           request_of({documents[1], documents[2], documents[0]}, tokens_of(5, 6))};
@@ -120,6 +130,19 @@ TEST_CASE("documents are encoded once and reused in any order, as if each reques
       CHECK(bench.cache.num_free_pages() == kNumPages);
       CHECK(bench.scratch.num_free_pages() == kNumPages);
     }
+  }
+}
+
+TEST_CASE("a repair policy that a batch cannot follow is refused before any request comes") {
+  for (const std::string spec : {"blend:0.2", "attention:0.2", "prophet:0.2", "attended-deviation:0.2", "focus:0.2"}) {
+    CHECK_THROWS_WITH_AS(Bench({.repair = take(pikv::make_repair_policy(spec))}),
+                         ("repair: the policy '" + spec +
+                          "' chooses rows while it computes, which only a request served on its own can do")
+                             .c_str(),
+                         Error);
+  }
+  for (const char* spec : {"none", "all", "first:3", "ends:3", "random:0.2"}) {
+    CHECK_NOTHROW(Bench({.repair = take(pikv::make_repair_policy(spec))}));
   }
 }
 

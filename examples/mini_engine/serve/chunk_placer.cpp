@@ -29,6 +29,11 @@ std::uint64_t count_of(std::int64_t value) { return static_cast<std::uint64_t>(v
 
 }  // namespace
 
+ChunkPlacer::ChunkPlacer(ChunkServer& server, ServeMetrics& metrics, const ChunkPlacerOptions& options)
+    : server_(server), metrics_(metrics), options_(options), known_(options.max_known_tokens) {
+  if (options_.repair != nullptr) check_knows_rows_ahead(*options_.repair);
+}
+
 /// Encodes it where the store lacks it.
 void ChunkPlacer::add_document(std::span<const TokenId> tokens, pikv::Prompt& prompt) {
   if (server_.try_encode_chunk(tokens, {}) == pikv::InsertOutcome::kInserted) {
@@ -54,8 +59,7 @@ PlacedPrompt ChunkPlacer::place(std::span<const PromptSegment> segments, Sequenc
     }
   }
   std::unique_ptr<Placement> placement =
-      server_.place(prompt, sequence,
-                    {.use_chunks = options_.use_chunks, .repaired_rows_per_chunk = options_.repaired_rows_per_chunk});
+      server_.place(prompt, sequence, {.use_chunks = options_.use_chunks, .repair = options_.repair.get()});
 
   const pikv::CompositionPlan& plan = placement->plan();
   metrics_.exact_tokens.add(count_of(plan.stats().exact_prefix_tokens + plan.stats().exact_segment_tokens));

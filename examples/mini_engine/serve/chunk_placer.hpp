@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "mini_engine/pikv_bridge.hpp"
@@ -13,7 +14,8 @@ namespace mini_engine::serve {
 
 struct ChunkPlacerOptions {
   bool use_chunks = true;  ///< false: documents are text, and only exact prefixes are reused
-  std::int32_t repaired_rows_per_chunk = 0;
+  /// Which rows of reused documents are computed anew; must know them ahead. Null: none.
+  std::shared_ptr<const pikv::RepairPolicy> repair{};
   std::int32_t max_document_tokens = 1 << 30;  ///< longer documents are text; at most what the server's cache holds
   /// Of documents to remember, so that they are reused in text too, where nobody marked them; 0: none.
   std::int64_t max_known_tokens = 0;
@@ -24,9 +26,8 @@ struct ChunkPlacerOptions {
 class ChunkPlacer final : public PromptPlacer {
  public:
   /// Server and metrics must outlive it and what it places. The server's cache must not be the scheduler's: whoever
-  /// admits a request has counted its pages.
-  ChunkPlacer(ChunkServer& server, ServeMetrics& metrics, const ChunkPlacerOptions& options)
-      : server_(server), metrics_(metrics), options_(options), known_(options.max_known_tokens) {}
+  /// admits a request has counted its pages. Throws Error for a repair policy that a batch cannot follow.
+  ChunkPlacer(ChunkServer& server, ServeMetrics& metrics, const ChunkPlacerOptions& options);
 
   [[nodiscard]] PlacedPrompt place(std::span<const PromptSegment> segments, Sequence& sequence) override;
 

@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 
 #include "mini_engine/error.hpp"
+#include "mini_engine/pikv_errors.hpp"
 #include "mini_engine/serve/chunk_placer.hpp"
 
 namespace mini_engine::serve {
@@ -10,6 +11,16 @@ namespace {
 
 constexpr std::int32_t kPrefixBlockTokens = 64;
 constexpr std::int64_t kKnownTokens = std::int64_t{16} << 20;
+
+/// Why a batch cannot be repaired so; empty: it can. Asked before a model is loaded, which may take long.
+std::string fault_of_repair(const std::string& spec) {
+  try {
+    check_knows_rows_ahead(*take(pikv::make_repair_policy(spec)));
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return {};
+}
 
 }  // namespace
 
@@ -27,8 +38,10 @@ void declare_reuse(CLI::App& command, ReuseSettings& settings) {
   command.add_option("--store-format", settings.format, "plain, or fp8 in about half the room of bf16")
       ->check(CLI::IsMember({"plain", "fp8"}))
       ->capture_default_str();
-  command.add_option("--repair", settings.repaired_rows, "first rows of each reused document to compute anew")
-      ->check(CLI::Range(0, 1 << 20))
+  command
+      .add_option("--repair", settings.repair,
+                  "rows of reused documents to compute anew: none, first:ROWS, ends:ROWS, random:FRACTION or all")
+      ->check(fault_of_repair)
       ->capture_default_str();
   command.add_option("--max-document-tokens", settings.max_document_tokens, "longer documents are not reused")
       ->check(CLI::Range(1, 1 << 20))
@@ -39,16 +52,18 @@ void declare_reuse(CLI::App& command, ReuseSettings& settings) {
 
 ReuseSetup::ReuseSetup(const ReuseSettings& settings, Engine& engine, const std::array<std::byte, 32>& fingerprint,
                        int page_size, ServeMetrics& metrics) {
+  const std::shared_ptr<const pikv::RepairPolicy> repair = take(pikv::make_repair_policy(settings.repair));
+  const bool uses_chunks = settings.reuse == "chunks";
+  if (!uses_chunks && repair->name() != "none") {
+    throw Error("--reuse " + settings.reuse + " with --repair " + settings.repair +
+                ": only documents that --reuse chunks brings have something to repair");
+  }
   if (settings.reuse == "none") {
     placer_ = std::make_unique<ComputingPlacer>();
     return;
   }
-  const bool uses_chunks = settings.reuse == "chunks";
   if (!uses_chunks && settings.format != "plain") {
     throw Error("--reuse prefix with --store-format " + settings.format + ": what comes back would not be exact");
-  }
-  if (!uses_chunks && settings.repaired_rows > 0) {
-    throw Error("--reuse prefix with --repair: exact rows need none");
   }
   scratch_.emplace(engine.make_cache((settings.max_document_tokens + page_size - 1) / page_size, page_size));
   server_.emplace(
@@ -63,7 +78,7 @@ ReuseSetup::ReuseSetup(const ReuseSettings& settings, Engine& engine, const std:
   placer_ = std::make_unique<ChunkPlacer>(
       *server_, metrics,
       ChunkPlacerOptions{.use_chunks = uses_chunks,
-                         .repaired_rows_per_chunk = settings.repaired_rows,
+                         .repair = repair,
                          .max_document_tokens = settings.max_document_tokens,
                          .max_known_tokens = settings.finds_documents ? kKnownTokens : 0});
 }

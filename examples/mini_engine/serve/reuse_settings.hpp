@@ -22,7 +22,7 @@ struct ReuseSettings {
   std::string tier = "device";   ///< or "pinned"
   std::string format = "plain";  ///< or "fp8"
   int store_mib = 1024;
-  int repaired_rows = 0;
+  std::string repair = "none";  ///< as pikv::make_repair_policy() takes it
   int max_document_tokens = 4096;
   bool finds_documents = false;
 };
@@ -33,7 +33,8 @@ void declare_reuse(CLI::App& command, ReuseSettings& settings);
 /// The placer and what it works with; must not outlive engine and metrics.
 class ReuseSetup {
  public:
-  /// Throws Error for settings that contradict each other, and a tier that the engine has not.
+  /// Throws Error for settings that contradict each other, a tier that the engine has not, and a repair policy that
+  /// there is not or that a batch cannot follow.
   ReuseSetup(const ReuseSettings& settings, Engine& engine, const std::array<std::byte, 32>& fingerprint, int page_size,
              ServeMetrics& metrics);
   [[nodiscard]] PromptPlacer& placer() { return *placer_; }
