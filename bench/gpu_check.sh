@@ -96,7 +96,7 @@ if [ "$engine" = yes ]; then
     "$build/bench/cuda_${bench}_bench" --benchmark_out="$parts/$bench.json" --benchmark_out_format=json \
       >/dev/null 2>"$parts/$bench.log" || { cat "$parts/$bench.log"; failed=1; }
   done
-  "$build/bench/rag_bench/rag_bench" --modes full,prefix,device,device+16,pinned-bf16,pinned-fp8 --requests 160 \
+  "$build/bench/rag_bench/rag_bench" --modes full,prefix,device,device+first:16,pinned-bf16,pinned-fp8 --requests 160 \
     --warm-up 48 --json "$parts/rag_bench.json" 2>"$parts/rag_bench.log" || { cat "$parts/rag_bench.log"; failed=1; }
 fi
 

@@ -133,6 +133,9 @@ void first_token(benchmark::State& state, Place place) {
   World& w = world();
   const double full = full_seconds(num_tokens + kQuestion);
   ChunkServer& server = w.server(place, num_tokens);
+  // The first rows of every chunk, as many of each.
+  const std::unique_ptr<pikv::RepairPolicy> repair =
+      repaired == 0 ? pikv::make_no_repair() : take(pikv::make_first_rows_repair({.num_rows = repaired / kChunks}));
   std::vector<std::vector<TokenId>> chunks;
   for (int i = 0; i < kChunks; ++i) chunks.push_back(World::chunk(i, num_tokens / kChunks));
   std::mt19937 random(5);
@@ -147,8 +150,7 @@ void first_token(benchmark::State& state, Place place) {
     prompt.add_fresh(question);
     Sequence sequence(w.cache());
     sequence.grow(static_cast<int>(prompt.num_rows()));
-    const auto placement =
-        server.place(prompt, sequence, {.store_exact_prefix = false, .repaired_rows_per_chunk = repaired / kChunks});
+    const auto placement = server.place(prompt, sequence, {.store_exact_prefix = false, .repair = repair.get()});
     placing.push_back(now() - start);
     const auto rows = placement->plan().rows_to_compute();
     std::vector<TokenId> tokens;

@@ -49,7 +49,8 @@ void declare(CLI::App& app, Settings& s) {
   app.add_option("--shapes", s.shapes, "llama3.1-8b, smollm2-135m or tiny")->capture_default_str();
   app.add_option("--device", s.device, "cpu or gpu")->check(CLI::IsMember({"cpu", "gpu"}))->capture_default_str();
   app.add_option("--threads", s.num_threads, "of the CPU engine; 0 takes all cores")->capture_default_str();
-  app.add_option("--modes", s.modes, "full, prefix, device, pinned-bf16, pinned-fp8; +N repairs N rows of each chunk")
+  app.add_option("--modes", s.modes,
+                 "full, prefix, device, pinned-bf16, pinned-fp8; +SPEC repairs chunks, +N is short for +first:N")
       ->delimiter(',')
       ->capture_default_str();
   app.add_option("--documents", s.zipf.num_documents)->check(positive)->capture_default_str();
@@ -111,22 +112,20 @@ rag_bench::Summary run_mode(const Settings& s, const rag_bench::Workload& worklo
     placer = std::make_unique<mini_engine::serve::ComputingPlacer>();
   } else {
     scratch.emplace(engine.make_cache(pages_for(size.max_document_tokens), kPageSize));
-    server.emplace(
-        engine.model(), *scratch, std::array<std::byte, 32>{},
-        mini_engine::ChunkServerOptions{.capacity_bytes = store_bytes(s, size, engine.model().config(), engine.store_dtype()),
-                                        .store_dtype = engine.store_dtype(),
-                                        .encoding = {.format = mode.format},
-                                        .num_threads = s.num_threads,
-                                        .prefix_block_tokens = kPrefixBlockTokens,
-                                        .device = engine.reuse_device(mode.place)});
+    server.emplace(engine.model(), *scratch, std::array<std::byte, 32>{},
+                   mini_engine::ChunkServerOptions{
+                       .capacity_bytes = store_bytes(s, size, engine.model().config(), engine.store_dtype()),
+                       .store_dtype = engine.store_dtype(),
+                       .encoding = {.format = mode.format},
+                       .num_threads = s.num_threads,
+                       .prefix_block_tokens = kPrefixBlockTokens,
+                       .device = engine.reuse_device(mode.place)});
     const bool use_chunks = mode.kind == Mode::Kind::kChunks;
     for (std::int64_t i = 0; use_chunks && !s.is_cold && i < size.num_documents; ++i) {
       (void)server->encode_chunk(workload.document(i), {});
     }
     placer = std::make_unique<mini_engine::serve::ChunkPlacer>(
-        *server, metrics,
-        mini_engine::serve::ChunkPlacerOptions{.use_chunks = use_chunks,
-                                               .repaired_rows_per_chunk = mode.repaired_rows_per_chunk});
+        *server, metrics, mini_engine::serve::ChunkPlacerOptions{.use_chunks = use_chunks, .repair = mode.repair});
   }
   mini_engine::serve::Scheduler scheduler(
       engine.model(), cache, *placer, metrics,
@@ -167,8 +166,7 @@ std::unique_ptr<const rag_bench::Workload> make_workload(Settings& s, int vocab_
 }
 
 void run(Settings& s) {
-  std::vector<Mode> modes;
-  for (const std::string& text : s.modes) modes.push_back(rag_bench::parse_mode(text));
+  const std::vector<Mode> modes = rag_bench::parse_modes(s.modes);
   const mini_engine::ModelConfig config = mini_engine::named_config(s.shapes);
   const std::unique_ptr<const rag_bench::Workload> workload = make_workload(s, config.vocab_size);
   const auto precision = s.device == "gpu" ? mini_engine::Precision::kBFloat16 : mini_engine::Precision::kFloat32;

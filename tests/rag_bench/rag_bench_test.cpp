@@ -14,8 +14,8 @@
 namespace {
 
 using rag_bench::Mode;
-using rag_bench::ZipfWorkload;
 using rag_bench::ZipfOptions;
+using rag_bench::ZipfWorkload;
 
 TEST_CASE("documents are drawn by Zipf's law, without repeats and in random order") {
   const ZipfWorkload workload({.num_documents = 50, .documents_per_request = 1, .zipf = 0.8, .vocab_size = 1000});
@@ -72,11 +72,37 @@ TEST_CASE("modes by name") {
   CHECK(mode.kind == Mode::Kind::kChunks);
   CHECK(mode.place == mini_engine::ChunkPlace::kPinned);
   CHECK(mode.format == pikv::SlabFormat::kFloat8);
-  CHECK(mode.repaired_rows_per_chunk == 16);
-  for (const char* wrong : {"", "chunks", "full+3", "device+", "device+0", "device+x", "device+-1", "pinned"}) {
+  REQUIRE(mode.repair != nullptr);
+  CHECK(mode.repair->name() == "first:16");
+  CHECK(mode.name == "pinned-fp8+16");
+  CHECK(rag_bench::parse_mode("device").repair == nullptr);
+  CHECK(rag_bench::parse_mode("device+first:16,skip=1").repair->name() == "first:16,skip=1");
+  CHECK(rag_bench::parse_mode("pinned-bf16+ends:4").repair->name() == "ends:4");
+  for (const char* wrong : {"", "chunks", "full+3", "full+first:3", "prefix+first:3", "device+", "device+0", "device+x",
+                            "device+-1", "device+first:0", "device+16,skip", "device+16+16", "pinned"}) {
     CAPTURE(wrong);
     CHECK_THROWS_AS((void)rag_bench::parse_mode(wrong), mini_engine::Error);
   }
+}
+
+TEST_CASE("modes whose repair a batch cannot follow are refused by name") {
+  for (const std::string wrong : {"blend:0.2", "prophet:0.2", "blend:0"}) {
+    CHECK_THROWS_WITH_AS((void)rag_bench::parse_mode("device+" + wrong),
+                         ("repair: the policy '" + wrong +
+                          "' chooses rows while it computes, which only a request served on its own can do")
+                             .c_str(),
+                         mini_engine::Error);
+  }
+}
+
+TEST_CASE("a list of modes that was split at commas keeps the options of its specs") {
+  const std::vector<std::string> parts{"full", "device+first:16", "skip=1", "device+random:0.5", "seed=3", "device+7"};
+  std::vector<std::string> names;
+  for (const Mode& mode : rag_bench::parse_modes(parts)) names.push_back(mode.name);
+  CHECK(names == std::vector<std::string>{"full", "device+first:16,skip=1", "device+random:0.5,seed=3", "device+7"});
+  CHECK(rag_bench::parse_modes({}).empty());
+  CHECK_THROWS_AS((void)rag_bench::parse_modes(std::vector<std::string>{"skip=1"}), mini_engine::Error);
+  CHECK_THROWS_AS((void)rag_bench::parse_modes(std::vector<std::string>{"device", "skip=1"}), mini_engine::Error);
 }
 
 TEST_CASE("percentiles are values that occurred") {
