@@ -8,9 +8,9 @@
 #include <string>
 #include <vector>
 
-#include "mini_engine/cache_rows.hpp"
 #include "mini_engine/cpu_model.hpp"
 #include "mini_engine/error.hpp"
+#include "support/cached_rows.hpp"
 #include "support/double_attention.hpp"
 #include "support/engine_runs.hpp"
 #include "support/memory_model.hpp"
@@ -26,6 +26,7 @@ using mini_engine::Precision;
 using mini_engine::Sequence;
 using mini_engine::TokenId;
 using mini_engine::TurnedQueries;
+using test_support::cached_rows;
 using Rows = std::vector<std::int32_t>;
 
 constexpr double kFloatBound = 5e-6;
@@ -74,19 +75,6 @@ struct Narrowing : mini_engine::PassObserver {
     return out;
   }
 };
-
-/// Keys or values of a layer, [N][H*D].
-std::vector<float> cached(const Sequence& sequence, const ModelConfig& config, int layer, bool of_keys) {
-  const mini_engine::CacheRows<float> cache(sequence.cache(), layer);
-  std::vector<float> out;
-  for (const mini_engine::Slot slot : sequence.slots()) {
-    for (int head = 0; head < config.num_kv_heads; ++head) {
-      const float* const x = of_keys ? cache.key(slot, head) : cache.value(slot, head);
-      out.insert(out.end(), x, x + config.head_dim);
-    }
-  }
-  return out;
-}
 
 void poison(PagedCache& cache) {
   auto* const data = reinterpret_cast<float*>(cache.data());
@@ -180,7 +168,7 @@ TEST_CASE("an observer that lets no row go changes no bit") {
   CHECK(world.run(telling, world.all, &says_all) == expected);
   for (int layer = 0; layer < world.config.num_layers; ++layer) {
     for (const bool of_keys : {true, false}) {
-      CHECK(cached(telling, world.config, layer, of_keys) == cached(plain, world.config, layer, of_keys));
+      CHECK(cached_rows(telling, world.config, layer, of_keys) == cached_rows(plain, world.config, layer, of_keys));
     }
   }
 }
@@ -207,7 +195,7 @@ TEST_CASE("rows let go leave K and V up to that layer and nothing after it") {
       CHECK(observer.query_rows[l].size() == (layer < narrowed ? kNumRows : kKept));
       const auto size = static_cast<std::size_t>(world.config.num_kv_heads * world.config.head_dim);
       for (const bool of_keys : {true, false}) {
-        const std::vector<float> in_cache = cached(sequence, world.config, layer, of_keys);
+        const std::vector<float> in_cache = cached_rows(sequence, world.config, layer, of_keys);
         const auto& expected = of_keys ? reference.rotated_keys[l] : reference.values[l];
         for (std::size_t row = 0; row < kNumRows; ++row) {
           const auto got = std::span<const float>(in_cache).subspan(row * size, size);
@@ -268,7 +256,7 @@ TEST_CASE("what cannot go on is refused by name, before the layer's K and V are 
     Sequence sequence = world.sequence();
     Narrowing observer(world.config, {{1, chosen}});
     CHECK_THROWS_WITH_AS((void)world.run(sequence, {40}, &observer), message, mini_engine::Error);
-    const std::vector<float> keys = cached(sequence, world.config, 1, true);
+    const std::vector<float> keys = cached_rows(sequence, world.config, 1, true);
     CHECK(std::count(keys.begin(), keys.end(), kPoison) == static_cast<std::ptrdiff_t>(keys.size()));
   };
   refused({40, 60}, "pass: rows_that_go_on(1)[1] is 60, not in [0, 60)");
@@ -289,8 +277,8 @@ struct Attending : Narrowing {
   bool attend(int layer, const TurnedQueries& shown, void* out) override {
     if (std::find(layers.begin(), layers.end(), layer) == layers.end()) return false;
     std::vector<float> mixed =
-        test_support::double_attention(*config, shown.rows, packed(shown), cached(*sequence, *config, layer, true),
-                                       cached(*sequence, *config, layer, false));
+        test_support::double_attention(*config, shown.rows, packed(shown), cached_rows(*sequence, *config, layer, true),
+                                       cached_rows(*sequence, *config, layer, false));
     for (float& x : mixed) x *= factor;
     std::copy(mixed.begin(), mixed.end(), static_cast<float*>(out));
     return true;
