@@ -2,11 +2,13 @@
 #include <cuda_runtime_api.h>
 #include <doctest/doctest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <memory>
 #include <optional>
 #include <random>
+#include <string>
 #include <vector>
 
 #include "mini_engine/cpu_model.hpp"
@@ -73,6 +75,7 @@ class World {
         cpu_cache(small_config(), precision, kPages, kPageSize),
         gpu_cache(mini_engine::gpu::make_device_cache(small_config(), precision, kPages, kPageSize)),
         backend_(mini_engine::take(pikv::make_cuda_backend())),
+        scorer_(mini_engine::take(pikv::make_cuda_row_scorer({.memory = &backend_->memory_resource()}))),
         pinned_(mini_engine::take(pikv::make_cuda_pinned_memory(std::size_t{1} << 20))) {
     mini_engine::ChunkServerOptions options{
         .capacity_bytes = 64 << 20,
@@ -83,6 +86,7 @@ class World {
     on_cpu.emplace(cpu, cpu_cache, kFingerprint, options);
     options.device = {.backend = backend_.get(),
                       .chunk_memory = place == Place::kPinned ? pinned_.get() : nullptr,
+                      .scorer = scorer_.get(),
                       .stream = pikv::cuda_stream(gpu.stream())};
     on_gpu.emplace(gpu, gpu_cache, kFingerprint, options);
   }
@@ -107,6 +111,7 @@ class World {
 
  private:
   std::unique_ptr<pikv::Backend> backend_;
+  std::unique_ptr<pikv::RowScorer> scorer_;
   std::unique_ptr<pikv::MemoryResource> pinned_;
 
  public:
@@ -146,7 +151,9 @@ TEST_CASE("composed prompts give the CPU's logits from every place and in every 
           for (const std::int32_t repaired : {0, 7}) {
             CAPTURE(repaired);
             const pikv::Prompt prompt = documents.prompt(order);
-            const ReuseOptions reuse{.repaired_rows_per_chunk = repaired};
+            const std::unique_ptr<pikv::RepairPolicy> repair =
+                repaired == 0 ? nullptr : mini_engine::take(pikv::make_first_rows_repair({.num_rows = repaired}));
+            const ReuseOptions reuse{.repair = repair.get()};
             const Prefill expected = world.prefill_on_cpu(prompt, reuse);
             const Prefill given = world.prefill_on_gpu(prompt, reuse);
             CHECK(given.plan.stats().approximate_tokens == expected.plan.stats().approximate_tokens);
@@ -155,6 +162,35 @@ TEST_CASE("composed prompts give the CPU's logits from every place and in every 
             CHECK(distance(given.logits, expected.logits) < bound);
           }
         }
+      }
+    }
+  }
+}
+
+TEST_CASE("every way of repair chooses the CPU's rows, at the CPU's cost, and gives its logits") {
+  if (!has_gpu()) return;
+  const Documents documents;
+  for (const Place place : {Place::kDevice, Place::kPinned}) {
+    CAPTURE(static_cast<int>(place));
+    World world(Precision::kFloat32, place, pikv::SlabFormat::kPlain);
+    for (const std::vector<TokenId>& chunk : documents.chunks) world.encode(chunk);
+    for (const std::string spec : {"first:7", "ends:3", "blend:0.2", "prophet:0.2", "attended-deviation:0.2"}) {
+      const std::unique_ptr<pikv::RepairPolicy> repair = mini_engine::take(pikv::make_repair_policy(spec));
+      for (const std::vector<std::size_t>& order : {std::vector<std::size_t>{0, 1, 2}, {2, 0, 1}}) {
+        CAPTURE(spec);
+        CAPTURE(order[0]);
+        const pikv::Prompt prompt = documents.prompt(order);
+        const ReuseOptions reuse{.repair = repair.get()};
+        const Prefill expected = world.prefill_on_cpu(prompt, reuse);
+        const Prefill given = world.prefill_on_gpu(prompt, reuse);
+        CHECK(given.plan.stats().repaired_tokens > 0);
+        CHECK(std::ranges::equal(given.plan.repaired_rows(), expected.plan.repaired_rows()));
+        CHECK(given.plan.stats().exact_prefix_tokens == expected.plan.stats().exact_prefix_tokens);
+        CHECK(given.repair.num_passes == expected.repair.num_passes);
+        CHECK(given.repair.row_layers == expected.repair.row_layers);
+        CHECK(distance(given.logits, expected.logits) < 1e-4);
+        // Again, from the exact prefix that the first time left.
+        CHECK(distance(world.prefill_on_gpu(prompt, reuse).logits, expected.logits) < 1e-4);
       }
     }
   }
