@@ -51,6 +51,10 @@ struct RepairPass {
   /// Ascending by layer, at most one a layer. A deviation is measured before the row's K and V of that layer are
   /// replaced; attention after.
   std::vector<RepairProbe> probes;
+  /// Whether, and how far, the approximate rows beside them are moved by what the pass's repaired rows of their chunk
+  /// have drifted (DriftCorrection): in every layer, before attention sees them. Rows that an earlier pass repaired stay.
+  float key_drift_gain = 0.0F;
+  float value_drift_gain = 0.0F;
 };
 
 /// One request's repair. One thread at a time. Deterministic in what it is told.
