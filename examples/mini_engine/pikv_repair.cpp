@@ -9,44 +9,10 @@
 #include "mini_engine/error.hpp"
 #include "mini_engine/pikv_errors.hpp"
 #include "mini_engine/pikv_views.hpp"
+#include "mini_engine/probe_memory.hpp"
 
 namespace mini_engine {
 namespace {
-
-/// Arrays on their way to where the backend works and back.
-class ProbeMemory {
- public:
-  explicit ProbeMemory(const ProbeDevice& device) : device_(device) {}
-
-  template <class T>
-  [[nodiscard]] pikv::Buffer upload(const std::vector<T>& values) const {
-    pikv::Buffer buffer = take(pikv::Buffer::allocate(std::max<std::size_t>(values.size(), 1) * sizeof(T),
-                                                      device_.backend.memory_resource(), device_.stream));
-    if (!values.empty()) {
-      check(device_.backend.copy_async(buffer.data(), values.data(), values.size() * sizeof(T), device_.stream));
-    }
-    return buffer;
-  }
-  /// Waits until the scores are there.
-  [[nodiscard]] std::vector<float> download(const pikv::Buffer& buffer, std::size_t count) const {
-    std::vector<float> values(count);
-    if (count == 0) return values;
-    check(device_.backend.copy_async(values.data(), buffer.data(), count * sizeof(float), device_.stream));
-    check(device_.backend.synchronize(device_.stream));
-    return values;
-  }
-
- private:
-  const ProbeDevice& device_;
-};
-
-template <class T>
-std::span<const T> elements(const pikv::Buffer& buffer, std::size_t count) {
-  return {reinterpret_cast<const T*>(buffer.data()), count};
-}
-std::span<float> scores_of(pikv::Buffer& buffer, std::size_t count) {
-  return {reinterpret_cast<float*>(buffer.data()), count};
-}
 
 /// The first row behind everything that is cached.
 std::int32_t first_question_row(const pikv::CompositionPlan& plan) {
@@ -72,7 +38,7 @@ class RepairPasses::Observer final : public PassObserver {
         plan_(plan),
         sequence_(sequence),
         device_(device),
-        memory_(device_),
+        memory_(device_.backend, device_.stream),
         inner_(inner),
         question_(first_question_row(plan)) {}
 
