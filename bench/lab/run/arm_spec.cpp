@@ -1,7 +1,11 @@
 #include "lab/run/arm_spec.hpp"
 
 #include <array>
+#include <charconv>
+#include <cmath>
+#include <optional>
 #include <string_view>
+#include <system_error>
 #include <utility>
 
 #include "mini_engine/error.hpp"
@@ -40,9 +44,23 @@ constexpr std::array kArms = {
     Named{"format:int4", "format", Kind::kReanchored, Context::kSystem, pikv::SlabFormat::kInt4},
 };
 
+constexpr std::string_view kCraft = "cache-craft:";
+
+std::optional<ArmSpec> parse_craft(const std::string& name) {
+  if (!name.starts_with(kCraft)) return std::nullopt;
+  ArmSpec arm{.name = name, .group = "repair", .kind = Kind::kCacheCraft};
+  const char* const end = name.data() + name.size();
+  const auto parsed = std::from_chars(name.data() + kCraft.size(), end, arm.craft_alpha);
+  if (parsed.ec != std::errc() || parsed.ptr != end || !std::isfinite(arm.craft_alpha) || arm.craft_alpha < 0) {
+    throw mini_engine::Error("arm '" + name + "': ALPHA is not a finite number of 0 or more");
+  }
+  return arm;
+}
+
 }  // namespace
 
 ArmSpec parse_arm(const std::string& name) {
+  if (std::optional<ArmSpec> craft = parse_craft(name)) return *std::move(craft);
   const std::size_t plus = name.find('+');
   const std::string_view base = std::string_view(name).substr(0, plus);
   for (const Named& known : kArms) {
@@ -60,7 +78,7 @@ ArmSpec parse_arm(const std::string& name) {
   }
   std::string message = "no arm '" + name + "'; there are";
   for (const Named& known : kArms) message += " " + std::string(known.name);
-  throw mini_engine::Error(message + ", the re-anchored ones also with +POLICY");
+  throw mini_engine::Error(message + " cache-craft:ALPHA, the re-anchored ones also with +POLICY");
 }
 
 }  // namespace lab

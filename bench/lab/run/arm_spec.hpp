@@ -22,6 +22,7 @@ struct ArmSpec {
     kReuseLocal,    ///< chunks with their keys at positions 0, 1, ...
     kReuseStale,    ///< chunks with their keys where an earlier request had them
     kReanchored,    ///< chunks with their keys turned to where they stand
+    kCacheCraft,    ///< chunks as some earlier prompt computed them, of those the one that costs least to repair
     kApe,           ///< parallel encoding with temperature and scale
   };
   /// What stood before a chunk when it was encoded.
@@ -33,12 +34,13 @@ struct ArmSpec {
   Context context = Context::kSystem;
   pikv::SlabFormat format = pikv::SlabFormat::kPlain;
   std::shared_ptr<const pikv::RepairPolicy> repair{};  ///< of kReanchored; null: none
+  double craft_alpha = 0;                              ///< of kCacheCraft
 };
 
 /// "full", "shuffled-full", "sorted-prefix", "no-context", "gold-only", "block-mask", "exact-prefix", "reuse-local",
-/// "reuse-stale", "ape", "format:fp8", "format:int8", "format:int4" (behind the system prompt), or "reanchored",
-/// "reanchored-behind-system", "reanchored-neighbours", these with "+SPEC" for a repair policy as
-/// pikv::make_repair_policy() takes it. Throws mini_engine::Error for anything else.
+/// "reuse-stale", "ape", "format:fp8", "format:int8", "format:int4" (behind the system prompt),
+/// "cache-craft:ALPHA", or "reanchored", "reanchored-behind-system", "reanchored-neighbours", these with "+SPEC" for a
+/// repair policy as pikv::make_repair_policy() takes it. Throws mini_engine::Error for anything else.
 [[nodiscard]] ArmSpec parse_arm(const std::string& name);
 
 }  // namespace lab

@@ -1,17 +1,13 @@
-// Serving one case in one arm, and holding what comes out against full recomputation.
+// One case in one arm, held against full recomputation.
 #pragma once
 
 #include <array>
 #include <cstddef>
 #include <cstdint>
-#include <map>
 #include <memory>
-#include <optional>
-#include <vector>
 
 #include "lab/data/cases.hpp"
 #include "lab/run/arm_spec.hpp"
-#include "lab/run/neighbours.hpp"
 #include "lab/run/result.hpp"
 #include "mini_engine/engine/engine.hpp"
 
