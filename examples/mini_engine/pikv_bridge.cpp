@@ -44,6 +44,8 @@ struct ChunkServer::Impl {
   pikv::Backend& backend;
   std::unique_ptr<pikv::RowScorer> own_scorer;
   pikv::RowScorer& scorer;
+  std::unique_ptr<pikv::DriftCorrector> own_corrector;
+  pikv::DriftCorrector& corrector;
   pikv::StreamRef stream;
   pikv::MemorySpace space;
   std::unique_ptr<pikv::Store> store;
@@ -64,6 +66,9 @@ struct ChunkServer::Impl {
         backend(own_backend ? *own_backend : *options.device.backend),
         own_scorer(options.device.scorer == nullptr ? pikv::make_cpu_row_scorer(options.num_threads) : nullptr),
         scorer(own_scorer ? *own_scorer : *options.device.scorer),
+        own_corrector(options.device.corrector == nullptr ? pikv::make_cpu_drift_corrector(options.num_threads)
+                                                          : nullptr),
+        corrector(own_corrector ? *own_corrector : *options.device.corrector),
         stream(options.device.stream),
         space(backend.caps().space),
         store(take(pikv::Store::create({.geometry = geometry,
@@ -325,10 +330,13 @@ Prefill ChunkServer::prefill(const pikv::Prompt& prompt, Sequence& sequence, con
     std::vector<float> logits = impl_->run(*placement, sequence);
     return Prefill{.logits = std::move(logits), .plan = placement->plan(), .repair = {}};
   }
-  RepairPasses passes(
-      *reuse.repair, placement->plan(), sequence,
-      {.backend = impl_->backend, .scorer = impl_->scorer, .stream = impl_->stream, .table = impl_->table},
-      placement->observer());
+  RepairPasses passes(*reuse.repair, placement->plan(), sequence,
+                      {.backend = impl_->backend,
+                       .scorer = impl_->scorer,
+                       .corrector = impl_->corrector,
+                       .stream = impl_->stream,
+                       .table = impl_->table},
+                      placement->observer());
   std::vector<float> logits = passes.run(impl_->model);
   placement->finish();
   return Prefill{.logits = std::move(logits),

@@ -30,6 +30,7 @@ struct ReuseDevice {
   pikv::Backend* backend = nullptr;              ///< null: a CPU backend, which the server makes itself
   pikv::MemoryResource* chunk_memory = nullptr;  ///< of stored chunks; null: the backend's own. May be page-locked
   pikv::RowScorer* scorer = nullptr;             ///< null: a CPU one, which goes with a CPU backend alone
+  pikv::DriftCorrector* corrector = nullptr;     ///< likewise
   /// On which the model runs, so that what is queued on it comes before the passes that follow.
   pikv::StreamRef stream = pikv::StreamRef::legacy_default();
 };

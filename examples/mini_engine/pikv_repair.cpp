@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "mini_engine/error.hpp"
+#include "mini_engine/pikv_drift.hpp"
 #include "mini_engine/pikv_errors.hpp"
 #include "mini_engine/pikv_views.hpp"
 #include "mini_engine/probe_memory.hpp"
@@ -76,6 +77,7 @@ class RepairPasses::Observer final : public PassObserver {
     const pikv::RepairProbe* const question = probe_of(layer, pikv::RepairSignal::kNone);
     if (question != nullptr) tell(*question, {});
     keep_.reset();
+    if (corrects_drift()) correct_drift(layer, rows);
     if (!going_on_) return;
     std::vector<std::int32_t> keep;
     for (std::size_t i = 0; i < rows.rows.size(); ++i) {
@@ -87,6 +89,7 @@ class RepairPasses::Observer final : public PassObserver {
     }
     computed_ = std::move(*going_on_);
     going_on_.reset();
+    drift_rows_.reset();
     if (keep.size() < rows.rows.size()) keep_ = std::move(keep);
   }
 
@@ -109,6 +112,7 @@ class RepairPasses::Observer final : public PassObserver {
     std::set_union(pass_.rows.begin(), pass_.rows.end(), plan_.rows_to_compute().begin(), plan_.rows_to_compute().end(),
                    std::back_inserter(rows_));
     computed_ = pass_.rows;
+    drift_rows_.reset();
   }
 
   void end_pass() {
@@ -122,7 +126,7 @@ class RepairPasses::Observer final : public PassObserver {
     tokens.reserve(rows_.size());
     for (const std::int32_t row : rows_) tokens.push_back(plan_.tokens()[static_cast<std::size_t>(row)]);
     const auto last = static_cast<std::int32_t>(rows_.size() - 1);
-    const bool is_watched = inner_ != nullptr || !pass_.probes.empty();
+    const bool is_watched = inner_ != nullptr || !pass_.probes.empty() || corrects_drift();
     if (!is_watched) {  // nobody looks on, so that a model may compute it as one graph
       cost_.row_layers += static_cast<std::int64_t>(rows_.size()) * model_->num_layers;
     }
@@ -143,6 +147,26 @@ class RepairPasses::Observer final : public PassObserver {
 
   void tell(const pikv::RepairProbe& probe, const std::vector<float>& scores) {
     going_on_ = run_->on_scores(probe, scores);
+  }
+
+  [[nodiscard]] bool corrects_drift() const {
+    return !pass_.rows.empty() && (pass_.key_drift_gain > 0 || pass_.value_drift_gain > 0);
+  }
+
+  /// Before the pass's own K and V replace the cached ones that they are compared with.
+  void correct_drift(int layer, const ProjectedRows& rows) {
+    if (!drift_rows_) {
+      std::vector<std::int32_t> settled;
+      std::set_union(repaired_.begin(), repaired_.end(), pass_.rows.begin(), pass_.rows.end(),
+                     std::back_inserter(settled));
+      drift_rows_.emplace(plan_, rows.rows, computed_, settled, sequence_, memory_);
+    }
+    const pikv::ConstKvView fresh = projected_view(rows, model_->head_dim, device_.backend.caps().space);
+    pikv::DriftCorrection correction = drift_rows_->correction(geometry(), layer, fresh, cache_view(sequence_.cache()));
+    correction.rope = device_.table.view();
+    correction.key_gain = pass_.key_drift_gain;
+    correction.value_gain = pass_.value_drift_gain;
+    check(device_.corrector.correct_async(correction, device_.stream));
   }
 
   [[nodiscard]] std::vector<float> no_scores() const {
@@ -235,7 +259,8 @@ class RepairPasses::Observer final : public PassObserver {
   std::optional<std::vector<std::int32_t>> going_on_{};  // of the repaired rows, from the next chance on
   std::optional<std::vector<std::int32_t>> keep_{};      // the same as indices, with all other rows
   std::vector<std::int32_t> computed_;                   // of the repaired rows, those that have not been let go
-  std::vector<std::int32_t> repaired_;
+  std::optional<DriftRows> drift_rows_{};                // of the rows that are computed now
+  std::vector<std::int32_t> repaired_;                   // by the passes before
   RepairCost cost_;
 };
 

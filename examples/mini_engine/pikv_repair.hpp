@@ -26,10 +26,11 @@ struct RepairCost {
   }
 };
 
-/// Where probes are measured. All must outlive the passes.
+/// Where probes are measured and drift is corrected. All must outlive the passes.
 struct ProbeDevice {
   pikv::Backend& backend;
   pikv::RowScorer& scorer;
+  pikv::DriftCorrector& corrector;
   pikv::StreamRef stream;
   const pikv::RopeTable& table;  ///< in the backend's memory space
 };

@@ -99,6 +99,29 @@ struct FocusOptions {
 };
 [[nodiscard]] PIKV_API Result<std::unique_ptr<RepairPolicy>> make_focus_repair(const FocusOptions& options);
 
+/// "budget:TOLERANCE[,unit=kl|f1][,most=FRACTION][,start=FRACTION][,keys=GAIN][,values=GAIN]": as few rows as keep the
+/// answer within a tolerance. The question alone first; then the rows that it attends to most, `start` of all, and as
+/// many again as there are by then in each further pass, until the error that is left is within the tolerance or `most`
+/// of the rows are computed. In every pass what the repaired rows of a chunk have drifted in common is applied to its
+/// other rows (DriftCorrection), which does more for the answer than as many rows again. Attention is measured anew in
+/// each pass, on the repaired prompt.
+///
+/// The error left is taken for what the last pass changed: the Kullback-Leibler divergence of the next token's
+/// distribution behind it from the one before it, in nats. A tolerance in F1 is the probability that an answer's token
+/// changes, at most sqrt(KL / 2) (Pinsker's inequality). docs/reuse-map.md shows how often the estimate holds. With a
+/// tolerance of 0 `most` of the rows are computed in one pass behind the question's.
+struct ErrorBudgetOptions {
+  enum class Unit : std::uint8_t { kKl, kF1 };
+  double tolerance = 0.02;  ///< finite, at least 0
+  Unit unit = Unit::kKl;
+  double most = 0.1;
+  double start = 0.025;  ///< within (0, 1]
+  double key_gain = 1;   ///< of the drift applied to other rows' keys, within [0, 1]; 0: none
+  double value_gain = 1;
+};
+[[nodiscard]] PIKV_API Result<std::unique_ptr<RepairPolicy>> make_error_budget_repair(
+    const ErrorBudgetOptions& options);
+
 /// "random:FRACTION[,seed=SEED]": rows by chance, the same for the same seed and plan. A control for measurements.
 struct RandomRowsOptions {
   double fraction = 0.15;

@@ -24,6 +24,8 @@ constexpr NamedPolicy kPolicies[] = {
     {"attended-deviation", "attended-deviation:FRACTION[,layer=LAYER][,signal=v|k|kv]",
      detail::attended_deviation_from},
     {"focus", "focus:FRACTION[,stop=DEPTH][,mass=SHARE]", detail::focus_from},
+    {"budget", "budget:TOLERANCE[,unit=kl|f1][,most=FRACTION][,start=FRACTION][,keys=GAIN][,values=GAIN]",
+     detail::error_budget_from},
     {"random", "random:FRACTION[,seed=SEED]", detail::random_rows_from},
 };
 

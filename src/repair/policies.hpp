@@ -27,6 +27,7 @@ using PolicyResult = Result<std::unique_ptr<RepairPolicy>>;
 [[nodiscard]] PolicyResult prophet_from(PolicySpec& spec);
 [[nodiscard]] PolicyResult attended_deviation_from(PolicySpec& spec);
 [[nodiscard]] PolicyResult focus_from(PolicySpec& spec);
+[[nodiscard]] PolicyResult error_budget_from(PolicySpec& spec);
 [[nodiscard]] PolicyResult random_rows_from(PolicySpec& spec);
 
 }  // namespace pikv::detail

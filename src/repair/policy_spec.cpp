@@ -115,6 +115,15 @@ Status PolicySpec::parse(std::string_view field, std::string_view text, Deviatio
   return malformed(field, text, "v, k or kv");
 }
 
+Status PolicySpec::parse(std::string_view field, std::string_view text, ErrorBudgetOptions::Unit& out) {
+  for (const auto unit : {ErrorBudgetOptions::Unit::kKl, ErrorBudgetOptions::Unit::kF1}) {
+    if (spec_text(unit) != text) continue;
+    out = unit;
+    return {};
+  }
+  return malformed(field, text, "kl or f1");
+}
+
 std::string spec_text(double value) {
   std::array<char, 512> text{};  // a denormal needs some 340 without an exponent
   // The sum takes the sign off a zero.
@@ -135,5 +144,7 @@ std::string spec_text(DeviationOf signal) {
   }
   return {};
 }
+
+std::string spec_text(ErrorBudgetOptions::Unit unit) { return unit == ErrorBudgetOptions::Unit::kKl ? "kl" : "f1"; }
 
 }  // namespace pikv::detail

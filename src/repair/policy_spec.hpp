@@ -52,6 +52,7 @@ class PolicySpec {
   static Status parse(std::string_view field, std::string_view text, std::uint64_t& out);
   static Status parse(std::string_view field, std::string_view text, std::vector<std::int32_t>& out);  ///< "1+2+4"
   static Status parse(std::string_view field, std::string_view text, DeviationOf& out);
+  static Status parse(std::string_view field, std::string_view text, ErrorBudgetOptions::Unit& out);
 
   std::string_view name_;
   std::string_view value_;  // empty: the spec has none
@@ -63,5 +64,6 @@ class PolicySpec {
 [[nodiscard]] std::string spec_text(double value);
 [[nodiscard]] std::string spec_text(const std::vector<std::int32_t>& values);
 [[nodiscard]] std::string spec_text(DeviationOf signal);
+[[nodiscard]] std::string spec_text(ErrorBudgetOptions::Unit unit);
 
 }  // namespace pikv::detail
