@@ -4,6 +4,7 @@
 #include <numeric>
 #include <utility>
 
+#include "lab/data/another_order.hpp"
 #include "lab/data/opening.hpp"
 #include "rag_bench/made_up.hpp"
 #include "rag_demo/bm25.hpp"
@@ -74,14 +75,6 @@ class Ranker {
 std::string passage_id(std::size_t index) { return "p" + std::to_string(index); }
 
 }  // namespace
-
-std::vector<std::size_t> another_order(const std::vector<std::size_t>& order, std::mt19937_64& random) {
-  std::vector<std::size_t> other = order;
-  do {
-    rag_demo::shuffle(other, random);
-  } while (other == order && order.size() > 1);
-  return other;
-}
 
 MadeCases make_question_cases(const QuestionSet& set, const Tokenizer& tokenizer, const CaseOptions& options) {
   const rag_demo::PromptBuilder builder(tokenizer, kOpening);

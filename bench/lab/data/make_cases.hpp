@@ -3,7 +3,6 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -52,8 +51,5 @@ struct WindowOptions {
 /// for a text shorter than a window.
 [[nodiscard]] std::vector<Case> make_window_cases(const std::string& text, const mini_engine::Tokenizer& tokenizer,
                                                   const WindowOptions& options);
-
-/// The same indices in another order, drawn with `random`; in the same where there is only one.
-[[nodiscard]] std::vector<std::size_t> another_order(const std::vector<std::size_t>& order, std::mt19937_64& random);
 
 }  // namespace lab

@@ -3,6 +3,7 @@
 #include <span>
 #include <utility>
 
+#include "lab/data/another_order.hpp"
 #include "lab/data/make_cases.hpp"
 #include "mini_engine/error.hpp"
 #include "rag_bench/made_up.hpp"

@@ -12,9 +12,11 @@ import results as lab
 MOST_PLACES = 12
 PARTS = 6
 AXIS_LABELS = {
-    "shift": "shift of the chunk, tokens", "neighbours": "passages before the chunk",
+    "shift": "shift of the chunk, tokens",
+    "shift_uncorrected": "shift, keys left as stored", "base": "encoded",
+    "neighbours": "passages before the chunk",
     "chunk_tokens": "tokens of a chunk",
-    "neighbour_kind": "kind of neighbours", "order": "order of passages", "distance": "distance",
+    "neighbour_kind": "kind of neighbours", "order": "order of passages", "distance": "gold passage to question, tokens",
     "format": "stored format", "budget": "rows computed again"}
 
 

@@ -46,7 +46,7 @@ def controls(analysis):
         inside = [point for point in analysis.results.map_points if point.set == set_name]
         shifted = [point.kl for point in inside if point.axis == "shift" and not point.y_axis]
         alone = [point.kl for point in inside if (point.axis == "neighbours" and point.x == 0)
-                 or (point.y_axis == "neighbours" and point.y == 0)]
+                 or (point.y_axis == "neighbours" and point.y == 0 and point.x == "plain")]
         if shifted:
             lines.append(_largest("KL of a shifted chunk alone", set_name, shifted, lab.EXACT_KL, "0"))
         if alone:

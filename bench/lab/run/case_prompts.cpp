@@ -49,6 +49,18 @@ std::vector<mini_engine::TokenId> tokens_of(const Case& one, std::span<const std
   return tokens;
 }
 
+std::vector<std::int32_t> gold_rows(const Case& one) {
+  std::vector<std::int32_t> rows;
+  auto row = static_cast<std::int32_t>(one.system.size());
+  for (const std::size_t index : one.served) {
+    const CasePassage& passage = one.passages[index];
+    for (std::size_t i = 0; i < passage.tokens.size(); ++i, ++row) {
+      if (passage.gold) rows.push_back(row);
+    }
+  }
+  return rows;
+}
+
 std::vector<std::int32_t> block_documents(const Case& one) {
   std::vector<std::int32_t> documents(one.system.size(), 0);
   std::int32_t document = 0;

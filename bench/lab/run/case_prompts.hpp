@@ -20,6 +20,9 @@ namespace lab {
 /// System, those passages, question.
 [[nodiscard]] std::vector<mini_engine::TokenId> tokens_of(const Case& one, std::span<const std::size_t> order);
 
+/// Rows of the gold passages in the served prompt.
+[[nodiscard]] std::vector<std::int32_t> gold_rows(const Case& one);
+
 /// For a pass over the prompt in which each passage sees itself alone and the question everything: [rows].
 [[nodiscard]] std::vector<std::int32_t> block_documents(const Case& one);
 

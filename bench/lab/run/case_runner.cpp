@@ -45,6 +45,7 @@ struct CaseRunner::Impl {
   std::optional<QueryCapture> full_queries;
 
   void compare(Served& served, ArmResult& result);
+  void measure_rows(Served& served, std::span<const std::int32_t> rows, ArmResult& result);
   void measure_mechanism(Served& served, ArmResult& result);
   void capture_question(Served& served, QueryCapture& queries);
 };
@@ -66,6 +67,14 @@ void CaseRunner::Impl::compare(Served& served, ArmResult& result) {
   if (!one->answer_tokens.empty()) {
     result.nll = mean_nll(served.logits, one->answer_tokens, extend);
     back_to_prompt();
+  }
+}
+
+void CaseRunner::Impl::measure_rows(Served& served, std::span<const std::int32_t> rows, ArmResult& result) {
+  for (const LayerError& error :
+       layer_errors(engine.model().config(), full->sequence, served.sequence, rows, serving.pool())) {
+    result.k_err.push_back(error.keys);
+    result.v_err.push_back(error.values);
   }
 }
 
@@ -97,10 +106,7 @@ void CaseRunner::Impl::measure_mechanism(Served& served, ArmResult& result) {
 
   const auto system = static_cast<std::int32_t>(one->system.size());
   const std::vector<std::int32_t> context = consecutive_rows(system, static_cast<std::size_t>(question - system));
-  for (const LayerError& error : layer_errors(config, full->sequence, served.sequence, context, serving.pool())) {
-    result.k_err.push_back(error.keys);
-    result.v_err.push_back(error.values);
-  }
+  measure_rows(served, context, result);
   const AttentionSimilarity similarity =
       compare_attention(config, {.sequence = &full->sequence, .queries = &*full_queries},
                         {.sequence = &served.sequence, .queries = &queries}, {}, serving.pool());
@@ -116,7 +122,7 @@ CaseRunner::CaseRunner(mini_engine::Engine& engine, const std::array<std::byte, 
     : impl_(std::make_unique<Impl>(engine, fingerprint, file, options)) {}
 CaseRunner::~CaseRunner() = default;
 
-void CaseRunner::begin(const Case& one) {
+void CaseRunner::begin(const Case& one, ArmSpec::Kind reference) {
   Impl& impl = *impl_;
   impl.one = &one;
   impl.serving.begin(one);
@@ -124,7 +130,7 @@ void CaseRunner::begin(const Case& one) {
   impl.full.reset();
   impl.full.emplace(impl.serving.cache());
   ArmResult result;
-  impl.serving.serve({.name = "full", .group = "reference"}, *impl.full, result);
+  impl.serving.serve({.name = "reference", .group = "reference", .kind = reference}, *impl.full, result);
   impl.full_ms = result.ms;
   const int rows = impl.full->sequence.size();
   impl.reference.emplace(impl.full->logits, impl.engine.model().config().eos_ids, impl.options.num_forced,
@@ -146,7 +152,11 @@ ArmResult CaseRunner::run(const ArmSpec& arm) {
   Served served(impl.serving.cache());
   impl.serving.serve(arm, served, result);
   impl.compare(served, result);
-  if (impl.options.measures_mechanism && serves_same_prompt(arm.kind)) impl.measure_mechanism(served, result);
+  if (serves_same_prompt(arm.kind) && impl.options.measures_gold_alone) {
+    impl.measure_rows(served, gold_rows(*impl.one), result);
+  } else if (serves_same_prompt(arm.kind) && impl.options.measures_mechanism) {
+    impl.measure_mechanism(served, result);
+  }
   return result;
 }
 

@@ -17,6 +17,8 @@ struct CaseRunnerOptions {
   std::size_t num_forced = 16;      ///< tokens of the full recomputation's answer over which predictions are compared
   std::size_t num_generated = 0;    ///< tokens of each arm's own answer; 0: none
   bool measures_mechanism = false;  ///< errors of K and V and similarity of attention, which take longer than serving
+  /// Errors of K and V of gold passages alone, instead of those of all.
+  bool measures_gold_alone = false;
   std::int64_t store_bytes = std::int64_t{2} << 30;  ///< of each store of chunks
   std::size_t num_neighbours = 4;
 };
@@ -28,8 +30,10 @@ class CaseRunner {
              const CaseRunnerOptions& options);
   ~CaseRunner();
 
-  /// Computes the case in full, which the arms are compared with from now on.
-  void begin(const Case& one);
+  /// Computes the case in full, which the arms are compared with from now on; or, with kBlockMask, each passage seeing
+  /// itself alone. Requires: a case no longer than the longest of the file; its passages are the file's where an arm
+  /// encodes behind neighbours.
+  void begin(const Case& one, ArmSpec::Kind reference = ArmSpec::Kind::kFull);
   /// Requires: begin().
   [[nodiscard]] ArmResult run(const ArmSpec& arm);
 

@@ -7,7 +7,7 @@
 #include <optional>
 #include <set>
 #include <string>
-#include <utility>
+#include <variant>
 #include <vector>
 
 #include "lab/run/arm_spec.hpp"
@@ -30,23 +30,69 @@ struct ArmResult {
   std::optional<std::vector<mini_engine::TokenId>> generated;
 };
 
-/// Lines are added and never changed; each is on disk when add() returns. Not thread-safe.
+/// Where a point of the map stands: on one axis or two, by number or by name.
+struct MapPlace {
+  std::string axis;
+  std::variant<double, std::string> x;
+  std::string y_axis{};  ///< empty: none
+  std::variant<double, std::string> y{};
+
+  [[nodiscard]] std::string name() const;
+};
+
+/// JSON objects, one a line. Lines are added and never changed; each is on disk when add() returns. Not thread-safe.
+class LineFile {
+ public:
+  /// Reads what is there. A last line that was cut off is dropped. key_fields: texts that every line has, which tell
+  /// lines apart. Throws mini_engine::Error for a file that cannot be read or written, and for lines without them,
+  /// naming the line and `what` it should be.
+  LineFile(const std::filesystem::path& path, std::vector<std::string> key_fields, const std::string& what);
+
+  /// key: a text for each of key_fields.
+  [[nodiscard]] bool contains(const std::vector<std::string>& key) const { return done_.contains(key); }
+  /// line: an object in one line of JSON, with those texts.
+  void add(const std::string& line, const std::vector<std::string>& key);
+
+ private:
+  std::filesystem::path path_;
+  std::vector<std::string> key_fields_;
+  std::set<std::vector<std::string>> done_;
+  std::ofstream file_;
+};
+
+/// What arms did with cases.
 class ResultFile {
  public:
-  /// Reads what is there. A last line that was cut off is dropped. Throws mini_engine::Error for a file that cannot be
-  /// read or written, and for lines of something else, naming them.
   explicit ResultFile(const std::filesystem::path& path);
 
   [[nodiscard]] bool contains(const std::string& case_id, const std::string& arm) const {
-    return done_.contains({case_id, arm});
+    return file_.contains({case_id, arm});
   }
   void add(const std::string& set, const std::string& case_id, const std::string& cluster, const ArmSpec& arm,
            const ArmResult& result);
 
  private:
-  std::filesystem::path path_;
-  std::set<std::pair<std::string, std::string>> done_;
-  std::ofstream file_;
+  LineFile file_;
 };
+
+/// Points of the map of when reuse holds.
+class MapFile {
+ public:
+  explicit MapFile(const std::filesystem::path& path);
+
+  /// place: the axes and where on them, as one text.
+  [[nodiscard]] bool contains(const std::string& case_id, const std::string& place) const {
+    return file_.contains({case_id, place});
+  }
+  /// floor: empty where there is none, as it is where one passage has no other order.
+  void add(const std::string& set, const std::string& case_id, const MapPlace& place, const ArmResult& result,
+           std::optional<double> floor);
+
+ private:
+  LineFile file_;
+};
+
+/// Of all forced tokens.
+[[nodiscard]] double mean_kl(const ArmResult& result);
 
 }  // namespace lab
