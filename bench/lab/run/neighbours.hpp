@@ -12,6 +12,7 @@ namespace lab {
 /// For each passage of the cases, by id, the passages that BM25 over token ids finds nearest, best first.
 class Neighbours {
  public:
+  /// cases must outlive it.
   Neighbours(const std::vector<Case>& cases, std::size_t num_neighbours);
 
   /// Their tokens. Requires: an id of the cases.
