@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <numeric>
 #include <random>
 #include <set>
 #include <utility>
@@ -96,10 +97,12 @@ std::vector<MapCell> MapCells::neighbour_kind(std::size_t index) const {
   std::vector<Tokens> copies(kNumOthers, gold);
   std::mt19937_64 random = rag_bench::generator(seed_, kReplacedTokens, index);
   for (Tokens& copy : copies) {
-    // A tenth of its own tokens, replaced by tokens that the text has elsewhere.
-    for (std::size_t i = 0; i < std::max<std::size_t>(1, copy.size() / 10); ++i) {
-      copy[random() % copy.size()] = gold[random() % gold.size()];
-    }
+    // A tenth of its tokens, replaced by tokens that it has elsewhere.
+    std::vector<std::size_t> places(copy.size());
+    std::iota(places.begin(), places.end(), std::size_t{0});
+    rag_demo::shuffle(places, random);
+    places.resize(std::max<std::size_t>(1, copy.size() / 10));
+    for (const std::size_t place : places) copy[place] = gold[random() % gold.size()];
   }
   std::vector<MapCell> cells;
   const auto add = [&](const std::string& kind, std::vector<Tokens> passages) {
@@ -221,7 +224,7 @@ std::vector<MapCells::Tokens> MapCells::others(std::size_t index, std::size_t co
     }
   }
   std::vector<std::size_t> order(pool.size());
-  for (std::size_t i = 0; i < order.size(); ++i) order[i] = i;
+  std::iota(order.begin(), order.end(), std::size_t{0});
   std::mt19937_64 random = rag_bench::generator(seed_, kOtherPassages, index);
   rag_demo::shuffle(order, random);
   order.resize(std::min(order.size(), count));
