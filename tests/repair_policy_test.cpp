@@ -38,7 +38,8 @@ constexpr const char* kSpecs[] = {"none",
                                   "prophet:1",
                                   "attention:1",
                                   "random:0.4",
-                                  "attended-deviation:0.4"};
+                                  "attended-deviation:0.4",
+                                  "budget:0,most=0.4"};
 
 /// Of a pass in which only the question is computed.
 void check_question_pass(const RepairPass& pass, std::int32_t first_layer) {

@@ -34,6 +34,10 @@ constexpr GoodSpec kGoodSpecs[] = {
     {"focus:0.15,mass=0.8,stop=0.25", "focus:0.15,stop=0.25"},
     {"random:0.15,seed=18446744073709551615", "random:0.15,seed=18446744073709551615"},
     {"random:0,seed=0", "random:0"},
+    {"budget:0.02", "budget:0.02"},
+    {"budget:0,most=0.1,start=0.025,keys=1,values=1,unit=kl", "budget:0"},
+    {"budget:0.1,values=0,unit=f1,most=0.2,start=0.05,keys=0.5",
+     "budget:0.1,unit=f1,most=0.2,start=0.05,keys=0.5,values=0"},
 };
 
 struct BadSpec {
@@ -42,8 +46,11 @@ struct BadSpec {
   const char* remedy;
 };
 
+constexpr const char* kBudget =
+    "the form is budget:TOLERANCE[,unit=kl|f1][,most=FRACTION][,start=FRACTION][,keys=GAIN][,values=GAIN]";
 constexpr const char* kNames =
-    "there are none, all, first, ends, blend, blend-gradual, attention, prophet, attended-deviation, focus, random";
+    "there are none, all, first, ends, blend, blend-gradual, attention, prophet, attended-deviation, focus, budget, "
+    "random";
 constexpr const char* kBlend = "the form is blend:FRACTION[,layer=LAYER][,signal=v|k|kv]";
 constexpr const char* kGradual = "the form is blend-gradual:FRACTION[,layers=A+B+...][,signal=v|k|kv]";
 constexpr const char* kFirst = "the form is first:ROWS[,skip=CHUNKS]";
@@ -105,6 +112,14 @@ const BadSpec kBadSpecs[] = {
     {"attended-deviation:0.1,layer=0", "attended-deviation: layer: 0 is less than 1", nullptr},
     {"focus:0.1,stop=1.1", "focus: stop: 1.100000 is not within [0, 1]", nullptr},
     {"focus:0.1,mass=2", "focus: mass: 2.000000 is not within [0, 1]", nullptr},
+    {"budget", "tolerance: is missing", kBudget},
+    {"budget:-0.1", "tolerance: '-0.1' is not a decimal number", kBudget},
+    {"budget:inf", "tolerance: 'inf' is not a decimal number", kBudget},
+    {"budget:0.1,most=1.5", "budget: most: 1.500000 is not within [0, 1]", kBudget},
+    {"budget:0.1,start=0", "budget: start: 0 would repair nothing", kBudget},
+    {"budget:0.1,keys=2", "budget: keys: 2.000000 is not within [0, 1]", kBudget},
+    {"budget:0.1,values=-1", "values: '-1' is not a decimal number", kBudget},
+    {"budget:0.1,unit=em", "unit: 'em' is not kl or f1", kBudget},
     {"random:0.1,seed=18446744073709551616", "seed: '18446744073709551616' is not a whole number of 64 bits",
      "the form is random:FRACTION[,seed=SEED]"},
 };

@@ -60,7 +60,8 @@ class ErrorBudgetRun final : public RepairRun {
       std::set_difference(rows_.begin(), rows_.end(), pass.rows.begin(), pass.rows.end(), std::back_inserter(others));
       rows_ = std::move(others);
       num_repaired_ = num_wanted_;
-      num_wanted_ = std::min(most_, 2 * num_repaired_);
+      // Doubled; a pass over fewer rows than are done by then would not be worth its question.
+      num_wanted_ = most_ < 3 * num_repaired_ ? most_ : 2 * num_repaired_;
     }
     ++num_passes_;
     is_done_ = num_repaired_ >= most_;
