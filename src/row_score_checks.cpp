@@ -1,83 +1,20 @@
 #include "row_score_checks.hpp"
 
-#include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <limits>
-#include <span>
 #include <string>
 
+#include "row_checks.hpp"
 #include "transfer_checks.hpp"
 
 namespace pikv::detail {
 namespace {
 
-constexpr std::int32_t kMaxHeadDim = 256;
-constexpr std::int64_t kMaxRows = std::numeric_limits<std::int32_t>::max();
 /// Elements of all query rows, so that their bytes fit 63 bits with room to spare.
 constexpr std::int64_t kMaxQueryElements = std::int64_t{1} << 60;
 
 const std::string kDeviation = "DeviationScoring: ";
 const std::string kAttention = "AttentionScoring: ";
-
-template <class T>
-Status check_array(const std::string& field, std::span<T> array) {
-  if (array.data() != nullptr || array.empty()) return {};
-  return invalid_argument(field + " is null with " + std::to_string(array.size()) + " elements");
-}
-
-template <class T>
-Status check_size(const std::string& field, std::span<T> array, std::int64_t needed) {
-  PIKV_TRY(check_array(field, array));
-  if (array.size() == static_cast<std::size_t>(needed)) return {};
-  return invalid_argument(field + " has " + std::to_string(array.size()) + " elements, " + std::to_string(needed) +
-                          " are needed");
-}
-
-Status check_geometry(const std::string& owner, KvGeometry geometry) {
-  geometry.dtype = DType::kFloat32;  // views name their own
-  const Status status = validate(geometry);
-  if (!status.ok()) return Status(status.code(), owner + "geometry: " + std::string(status.message()));
-  if (geometry.head_dim <= kMaxHeadDim) return {};
-  return unsupported(owner + "geometry.head_dim is " + std::to_string(geometry.head_dim) + ", at most " +
-                     std::to_string(kMaxHeadDim) + " are supported");
-}
-
-Status check_layer(const std::string& owner, std::int32_t layer, const KvGeometry& geometry) {
-  if (layer >= 0 && layer < geometry.num_layers) return {};
-  return refuse(owner + "layer", layer, "in [0, " + std::to_string(geometry.num_layers) + ")");
-}
-
-Status check_rows_view(const std::string& field, const ConstKvView& view, const KvGeometry& geometry,
-                       const BackendCaps& caps) {
-  if (view.layout.dtype == DType::kFloat8E4M3) {
-    return unsupported(field + ".layout.dtype is " + dtype_name(view.layout.dtype) + ", which scores do not read");
-  }
-  return check_view(field, view, geometry, caps);
-}
-
-Status check_row_map(const std::string& field, const SlotMap& map, std::int64_t num_slots) {
-  PIKV_TRY(check_map(field, map, num_slots));
-  if (map.num_tokens() <= kMaxRows) return {};
-  return refuse(field + ".num_tokens", map.num_tokens(), "at most " + std::to_string(kMaxRows));
-}
-
-Status check_weight(const std::string& field, float weight) {
-  if (std::isfinite(weight)) return {};
-  return invalid_argument(field + " is " + std::to_string(weight) + ", must be finite");
-}
-
-Status check_slots(const std::string& field, const SlotMap& map, std::int64_t num_slots) {
-  PIKV_TRY(check_pages(field, map, num_slots));
-  if (map.kind() != SlotMap::Kind::kPerToken) return {};
-  for (std::int64_t i = 0; i < map.num_tokens(); ++i) {
-    const Slot slot = map.slots()[i];
-    if (slot >= 0 && slot < num_slots) continue;
-    return refuse(field + ".slots[" + std::to_string(i) + "]", slot,
-                  "within the view's " + std::to_string(num_slots) + " slots");
-  }
-  return {};
-}
 
 Status check_queries(const AttentionScoring& scoring) {
   const auto num_rows = static_cast<std::int64_t>(scoring.query_rows.size());
@@ -125,15 +62,8 @@ Status check_outputs(const AttentionScoring& scoring) {
 
 }  // namespace
 
-ConstKvView single_layer(const ConstKvView& view) noexcept {
-  ConstKvView single = view;
-  single.layout.k.layer = single.layout.v.layer = 0;
-  single.k_layers = single.v_layers = nullptr;
-  return single;
-}
-
 Status check_deviation(const DeviationScoring& scoring, const BackendCaps& caps) {
-  PIKV_TRY(check_geometry(kDeviation, scoring.geometry));
+  PIKV_TRY(check_row_geometry(kDeviation, scoring.geometry));
   PIKV_TRY(check_layer(kDeviation, scoring.layer, scoring.geometry));
   KvGeometry one_layer = scoring.geometry;
   one_layer.num_layers = 1;
@@ -146,8 +76,8 @@ Status check_deviation(const DeviationScoring& scoring, const BackendCaps& caps)
     return refuse(kDeviation + "cached_slots.num_tokens", scoring.cached_slots.num_tokens(),
                   "that of fresh_slots, " + std::to_string(num_rows));
   }
-  PIKV_TRY(check_weight(kDeviation + "key_weight", scoring.key_weight));
-  PIKV_TRY(check_weight(kDeviation + "value_weight", scoring.value_weight));
+  PIKV_TRY(check_finite(kDeviation + "key_weight", scoring.key_weight));
+  PIKV_TRY(check_finite(kDeviation + "value_weight", scoring.value_weight));
   if (scoring.key_weight != 0) {
     PIKV_TRY(check_rope("DeviationScoring", scoring.rope, scoring.geometry));
     if (num_rows > 0) PIKV_TRY(check_positions(kDeviation + "positions", scoring.positions, num_rows, scoring.rope));
@@ -169,7 +99,7 @@ Status check_deviation_arrays(const DeviationScoring& scoring) {
 }
 
 Status check_attention(const AttentionScoring& scoring, const BackendCaps& caps) {
-  PIKV_TRY(check_geometry(kAttention, scoring.geometry));
+  PIKV_TRY(check_row_geometry(kAttention, scoring.geometry));
   if (scoring.num_query_heads <= 0 || scoring.num_query_heads % scoring.geometry.num_kv_heads != 0) {
     return refuse(kAttention + "num_query_heads", scoring.num_query_heads,
                   "a positive multiple of geometry.num_kv_heads = " + std::to_string(scoring.geometry.num_kv_heads));
@@ -178,7 +108,7 @@ Status check_attention(const AttentionScoring& scoring, const BackendCaps& caps)
   PIKV_TRY(check_rows_view(kAttention + "keys", scoring.keys, scoring.geometry, caps));
   PIKV_TRY(check_row_map(kAttention + "key_slots", scoring.key_slots, scoring.keys.num_slots));
   PIKV_TRY(check_queries(scoring));
-  PIKV_TRY(check_weight(kAttention + "scale", scoring.scale));
+  PIKV_TRY(check_finite(kAttention + "scale", scoring.scale));
   return check_outputs(scoring);
 }
 

@@ -15,7 +15,4 @@ namespace pikv::detail {
 [[nodiscard]] Status check_deviation_arrays(const DeviationScoring& scoring);
 [[nodiscard]] Status check_attention_arrays(const AttentionScoring& scoring);
 
-/// The fresh rows as a view of one layer, which is all that a scoring says about them.
-[[nodiscard]] ConstKvView single_layer(const ConstKvView& view) noexcept;
-
 }  // namespace pikv::detail

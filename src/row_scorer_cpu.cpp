@@ -9,6 +9,7 @@
 #include "cpu/select_row_kernels.hpp"
 #include "cpu/thread_pool.hpp"
 #include "pikv/row_scores.hpp"
+#include "row_checks.hpp"
 #include "row_score_checks.hpp"
 
 namespace pikv {

@@ -49,12 +49,12 @@ struct DriftCorrection {
 
 /// Spans and pointers are in space(), views in space() or pinned host memory. Arrays must stay as they are until the
 /// stream has passed the call. Arithmetic is fp32 in an order that depends on the sizes alone: the same call gives the
-/// same bits. Nothing is allocated or synchronised, so that calls can be captured in a CUDA graph.
+/// same bits. On a device nothing is allocated or synchronised, so that calls can be captured in a CUDA graph.
 ///
 /// Thread-safety: calls on different streams may run together where their targets differ.
 /// Errors: kInvalidArgument naming the field, before anything is written; kUnsupported for heads beyond 256 elements
-/// and fp8 caches; on a device kDeviceError. Where space() is host memory indices out of range are refused; on a device
-/// they cannot be looked at and touch no memory out of bounds.
+/// and fp8 caches; kOutOfMemory; on a device kDeviceError. Where space() is host memory indices out of range, and rows
+/// named twice, are refused; on a device they cannot be looked at and touch no memory out of bounds.
 class DriftCorrector {
  public:
   virtual ~DriftCorrector() = default;

@@ -7,6 +7,7 @@
 #include "pikv/check_model.hpp"
 #include "pikv/chunk_key.hpp"
 #include "pikv/composer.hpp"
+#include "pikv/drift.hpp"
 #include "pikv/engine_layouts.hpp"
 #include "pikv/finder.hpp"
 #include "pikv/geometry.hpp"

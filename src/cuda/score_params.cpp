@@ -7,7 +7,7 @@
 
 #include "cuda/carver.hpp"
 #include "cuda/planes.hpp"
-#include "row_score_checks.hpp"
+#include "row_checks.hpp"
 
 namespace pikv::detail {
 namespace {

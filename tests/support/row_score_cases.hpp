@@ -16,10 +16,9 @@
 #include "support/compare.hpp"
 #include "support/guarded_buffer.hpp"
 #include "support/layouts.hpp"
+#include "support/row_memory.hpp"
 
 namespace test_support {
-
-enum class SlotKind : std::uint8_t { kConsecutive, kPerToken, kPageTable };
 
 struct RowScoreCase {
   std::string name;
@@ -102,7 +101,6 @@ class RowScoreWorld {
   [[nodiscard]] const std::vector<std::int32_t>& key_segments() const { return key_segments_; }
 
  private:
-  void choose_slots(std::mt19937& random);
   void fill_row(const Placement& placement, std::vector<std::byte>& buffer, std::int32_t layer, std::int64_t slot,
                 std::mt19937& random);
   [[nodiscard]] std::vector<double> key_at(std::int64_t row, std::int32_t head) const;
@@ -117,8 +115,7 @@ class RowScoreWorld {
   std::vector<std::byte> queries_;
   std::optional<PlacedView> view_;
   std::optional<PlacedView> fresh_view_;
-  std::vector<pikv::Slot> slots_;  // of every row, whatever the map's kind
-  std::vector<std::int32_t> pages_;
+  RowSlots slots_;
   std::vector<pikv::Slot> fresh_slots_;
   std::vector<pikv::Position> positions_;
   std::vector<std::int32_t> key_segments_;

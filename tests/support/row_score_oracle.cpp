@@ -16,7 +16,7 @@ ExpectedScores RowScoreWorld::expected_deviation() const {
     rope.frequencies.push_back(std::pow(kScoreTheta, -2.0 * i / g.rotary_dim));
   }
   ExpectedScores expected;
-  for (std::size_t row = 0; row < slots_.size(); ++row) {
+  for (std::size_t row = 0; row < positions_.size(); ++row) {
     double score = 0;
     double tolerance = 0;
     for (const Side side : {Side::kKey, Side::kValue}) {
@@ -33,7 +33,8 @@ ExpectedScores RowScoreWorld::expected_deviation() const {
           if (side == Side::kKey && weight != 0) turned = oracle_turn(fresh, d, rope, positions_[row], false);
           const double difference =
               turned.value -
-              oracle_decode(cache_.data() + oracle_address(placement_, side, case_.layer, slots_[row], head, d),
+              oracle_decode(cache_.data() + oracle_address(placement_, side, case_.layer,
+                                                           slots_.slot(static_cast<std::int64_t>(row)), head, d),
                             g.dtype);
           score += weight * difference * difference;
           tolerance += weight * 2 * std::abs(difference) * turned.arithmetic_error;
@@ -50,8 +51,7 @@ ExpectedScores RowScoreWorld::expected_deviation() const {
 std::vector<double> RowScoreWorld::key_at(std::int64_t row, std::int32_t head) const {
   std::vector<double> key;
   for (std::int32_t d = 0; d < case_.geometry.head_dim; ++d) {
-    const std::int64_t address =
-        oracle_address(placement_, Side::kKey, case_.layer, slots_[static_cast<std::size_t>(row)], head, d);
+    const std::int64_t address = oracle_address(placement_, Side::kKey, case_.layer, slots_.slot(row), head, d);
     key.push_back(oracle_decode(cache_.data() + address, case_.geometry.dtype));
   }
   return key;

@@ -1,8 +1,6 @@
 // The memory of a scoring: caches, fresh rows, queries and maps.
 #include <algorithm>
-#include <cstring>
 #include <map>
-#include <numeric>
 #include <utility>
 
 #include "support/oracle.hpp"
@@ -15,24 +13,6 @@ using pikv::DType;
 
 constexpr std::int32_t kNumPositions = 4'096;
 constexpr pikv::Position kFirstPosition = 37;
-constexpr std::int64_t kFirstSlot = 5;
-
-/// Bits of a number in `dtype`, cut off rather than rounded: any number of the type will do.
-void write_number(std::byte* target, DType dtype, float value) {
-  std::uint32_t bits;
-  std::memcpy(&bits, &value, sizeof bits);
-  if (dtype == DType::kFloat32) {
-    std::memcpy(target, &bits, 4);
-    return;
-  }
-  std::uint32_t narrow = bits >> 16;
-  if (dtype == DType::kFloat16) {
-    const std::uint32_t exponent = (bits >> 23) & 0xFFU;
-    narrow = exponent < 113 ? 0 : ((bits >> 16) & 0x8000U) | ((exponent - 112) << 10) | ((bits >> 13) & 0x3FFU);
-  }
-  const auto half = static_cast<std::uint16_t>(narrow);
-  std::memcpy(target, &half, 2);
-}
 
 /// Tables live as long as the program: copies of them on a device are found by their address.
 const pikv::RopeTable& table_of(const RowScoreCase& c) {
@@ -51,18 +31,18 @@ RowScoreWorld::RowScoreWorld(const RowScoreCase& c) : case_(c), fresh_geometry_(
   fresh_geometry_.num_layers = 1;
   fresh_geometry_.dtype = c.fresh_dtype;
   const std::int64_t num_rows = c.num_rows;
-  placement_ = place(c.layout, c.geometry, c.page_size, num_rows + kFirstSlot + 3 * c.page_size, random);
+  placement_ = place(c.layout, c.geometry, c.page_size, num_rows + RowSlots::kFirst + 3 * c.page_size, random);
   fresh_placement_ = place(random() % 2 == 0 ? LayoutKind::kNhd : LayoutKind::kRandomStrides, fresh_geometry_, 1,
                            num_rows + 2, random);
   cache_.assign(static_cast<std::size_t>(placement_.num_elements * dtype_bytes(c.geometry.dtype)), std::byte{0xFF});
   fresh_.assign(static_cast<std::size_t>(fresh_placement_.num_elements * dtype_bytes(c.fresh_dtype)), std::byte{0xFF});
   view_.emplace(placement_, c.geometry.num_layers, cache_.data());
   fresh_view_.emplace(fresh_placement_, 1, fresh_.data());
-  choose_slots(random);
+  slots_ = RowSlots(c.slots, num_rows, c.page_size, placement_.num_slots, random);
   for (std::int64_t row = 0; row < num_rows; ++row) {
     const auto i = static_cast<std::size_t>(row);
     fresh_slots_.push_back(num_rows - row);
-    fill_row(placement_, cache_, c.layer, slots_[i], random);
+    fill_row(placement_, cache_, c.layer, slots_.slot(row), random);
     fill_row(fresh_placement_, fresh_, 0, fresh_slots_[i], random);
     positions_.push_back(c.positions_per_token ? static_cast<pikv::Position>(random() % kNumPositions)
                                                : kFirstPosition + static_cast<pikv::Position>(row));
@@ -82,26 +62,6 @@ RowScoreWorld::RowScoreWorld(const RowScoreCase& c) : case_(c), fresh_geometry_(
       write_number(queries_.data() + (first + i) * element_bytes, c.query_dtype, normal(random));
     }
   }
-}
-
-void RowScoreWorld::choose_slots(std::mt19937& random) {
-  const std::int64_t num_rows = case_.num_rows;
-  if (case_.slots == SlotKind::kPageTable) {
-    const std::int64_t num_pages = (kFirstSlot + num_rows + case_.page_size - 1) / case_.page_size;
-    pages_.resize(static_cast<std::size_t>(placement_.num_slots / case_.page_size));
-    std::iota(pages_.begin(), pages_.end(), 0);
-    std::shuffle(pages_.begin(), pages_.end(), random);
-    pages_.resize(static_cast<std::size_t>(num_pages));
-    for (std::int64_t place = kFirstSlot; place < kFirstSlot + num_rows; ++place) {
-      slots_.push_back(pages_[static_cast<std::size_t>(place / case_.page_size)] * std::int64_t{case_.page_size} +
-                       place % case_.page_size);
-    }
-    return;
-  }
-  slots_.resize(static_cast<std::size_t>(case_.slots == SlotKind::kPerToken ? placement_.num_slots : num_rows));
-  std::iota(slots_.begin(), slots_.end(), case_.slots == SlotKind::kPerToken ? 0 : kFirstSlot);
-  if (case_.slots == SlotKind::kPerToken) std::shuffle(slots_.begin(), slots_.end(), random);
-  slots_.resize(static_cast<std::size_t>(num_rows));
 }
 
 void RowScoreWorld::fill_row(const Placement& placement, std::vector<std::byte>& buffer, std::int32_t layer,
@@ -124,7 +84,7 @@ pikv::DeviationScoring RowScoreWorld::deviation(std::span<float> scores) const {
                                  .fresh = as_const(fresh_view_->view()),
                                  .fresh_slots = pikv::SlotMap::per_token(fresh_slots_.data(), num_rows),
                                  .cached = as_const(view_->view()),
-                                 .cached_slots = attention({}, {}).key_slots,
+                                 .cached_slots = slots_.map(),
                                  .positions = case_.positions_per_token
                                                   ? pikv::PositionMap::per_token(positions_.data())
                                                   : pikv::PositionMap::consecutive(kFirstPosition),
@@ -140,17 +100,11 @@ pikv::DeviationScoring RowScoreWorld::deviation(std::span<float> scores) const {
 }
 
 pikv::AttentionScoring RowScoreWorld::attention(std::span<float> key_scores, std::span<float> segment_scores) const {
-  const std::int64_t num_rows = case_.num_rows;
-  pikv::SlotMap slots = pikv::SlotMap::per_token(slots_.data(), num_rows);
-  if (case_.slots == SlotKind::kConsecutive) slots = pikv::SlotMap::consecutive(kFirstSlot, num_rows);
-  if (case_.slots == SlotKind::kPageTable) {
-    slots = pikv::SlotMap::page_table(pages_.data(), case_.page_size, kFirstSlot, num_rows);
-  }
   return {.geometry = case_.geometry,
           .num_query_heads = case_.num_query_heads,
           .layer = case_.layer,
           .keys = as_const(view_->view()),
-          .key_slots = slots,
+          .key_slots = slots_.map(),
           .queries = queries_.data(),
           .query_dtype = case_.query_dtype,
           .query_stride = std::int64_t{case_.num_query_heads} * case_.geometry.head_dim + case_.query_padding,
@@ -175,8 +129,7 @@ void RowScoreWorld::poison_unattended() {
   for (std::int32_t row = first; row < case_.num_rows; ++row) {
     for (std::int32_t head = 0; head < case_.geometry.num_kv_heads; ++head) {
       for (std::int32_t d = 0; d < case_.geometry.head_dim; ++d) {
-        const std::int64_t address =
-            oracle_address(placement_, Side::kKey, case_.layer, slots_[static_cast<std::size_t>(row)], head, d);
+        const std::int64_t address = oracle_address(placement_, Side::kKey, case_.layer, slots_.slot(row), head, d);
         std::fill_n(cache_.begin() + address, dtype_bytes(case_.geometry.dtype), std::byte{0xFF});
       }
     }

@@ -1,0 +1,22 @@
+// What can be checked of a drift correction: before anything is written, and without looking into device memory.
+#pragma once
+
+#include "pikv/backend.hpp"
+#include "pikv/drift.hpp"
+#include "pikv/status.hpp"
+
+namespace pikv::detail {
+
+/// Without looking into arrays. caps: name and space of whoever corrects.
+[[nodiscard]] Status check_drift(const DriftCorrection& correction, const BackendCaps& caps);
+
+/// Of arrays in host memory. Requires: the correction has passed the check above.
+[[nodiscard]] Status check_drift_arrays(const DriftCorrection& correction);
+
+/// Whether anything may move. Requires: checked.
+[[nodiscard]] inline bool has_work(const DriftCorrection& correction) noexcept {
+  return !correction.sample_rows.empty() && !correction.target_rows.empty() &&
+         (correction.key_gain != 0 || correction.value_gain != 0);
+}
+
+}  // namespace pikv::detail
