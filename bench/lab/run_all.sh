@@ -123,7 +123,7 @@ for set in "${prepared[@]}"; do
     more=(--generate --mechanism --num-forced 32)
     if [ "$quick" = 1 ]; then more=(--generate --num-forced 4 --num-cases 2); fi
     "$bin/lab_run" "${compute[@]}" --cases "$out/$set.cases.jsonl" --results "$out/$set.results.jsonl" \
-      --arms "$(IFS=,; echo "${arms[*]}")" "${more[@]}"
+      --arms "${arms[@]}" "${more[@]}"
   fi
   if has_stage map; then
     program lab_map

@@ -100,11 +100,11 @@ struct FocusOptions {
 [[nodiscard]] PIKV_API Result<std::unique_ptr<RepairPolicy>> make_focus_repair(const FocusOptions& options);
 
 /// "budget:TOLERANCE[,unit=kl|f1][,most=FRACTION][,start=FRACTION][,keys=GAIN][,values=GAIN]": as few rows as keep the
-/// answer within a tolerance. The question alone first; then the rows that it attends to most, `start` of all, and about
-/// as many again as there are by then in each further pass, until the error that is left is within the tolerance or `most`
-/// of the rows are computed. In every pass what the repaired rows of a chunk have drifted in common is applied to its
-/// other rows (DriftCorrection), which does more for the answer than as many rows again. Attention is measured anew in
-/// each pass, on the repaired prompt.
+/// answer within a tolerance. The question alone first; then the rows that it attends to most, `start` of all, and
+/// about as many again as there are by then in each further pass, until the error that is left is within the tolerance
+/// or `most` of the rows are computed. In every pass what the repaired rows of a chunk have drifted in common is
+/// applied to its other rows (DriftCorrection), which does more for the answer than as many rows again. Attention is
+/// measured anew in each pass, on the repaired prompt.
 ///
 /// The error left is taken for what the last pass changed: the Kullback-Leibler divergence of the next token's
 /// distribution behind it from the one before it, in nats. A tolerance in F1 is the probability that an answer's token

@@ -9,6 +9,7 @@
 #include "lab/layer_errors.hpp"
 #include "lab/observer_chain.hpp"
 #include "lab/query_capture.hpp"
+#include "lab/run/case_prompts.hpp"
 #include "lab/run/case_serving.hpp"
 #include "lab/run/forced_reply.hpp"
 

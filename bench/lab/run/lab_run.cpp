@@ -30,7 +30,7 @@ void add_options(CLI::App& app, Options& options) {
   options.engine.add_options(app);
   app.add_option("--cases", options.cases_path, "as lab_prepare writes them")->required();
   app.add_option("--results", options.results_path, "JSON lines; what is there is not computed again")->required();
-  app.add_option("--arms", options.arms, "names, separated by spaces or commas")->required()->delimiter(',');
+  app.add_option("--arms", options.arms, "names, one an argument")->required();
   app.add_option("--num-cases", options.num_cases, "the first so many; 0: all")->capture_default_str();
   app.add_option("--store-mib", options.store_mib, "of each store of chunks")
       ->check(CLI::Range(1, 1 << 20))
