@@ -45,7 +45,7 @@ done
 build=build/cuda-release
 parts=$build/gpu_check
 tests=(cuda/cuda_reanchor_test cuda/cuda_format_test cuda/cuda_selection_test cuda/cuda_row_scores_test
-  cuda/cuda_pipeline_test)
+  cuda/cuda_drift_test cuda/cuda_pipeline_test)
 benches=(reanchor row_scores upload)
 bench_targets=("${benches[@]/#/cuda_}")
 bench_targets=("${bench_targets[@]/%/_bench}")

@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "pikv/drift.hpp"
 #include "pikv/row_scores.hpp"
 
 namespace {
@@ -40,6 +41,7 @@ struct Workload {
   std::vector<std::byte> keys;
   std::vector<std::byte> values;
   std::vector<std::byte> copy;
+  pikv::KvView writable;
   pikv::ConstKvView view;
 
   Workload(pikv::DType dtype, std::int32_t rows) : geometry(stored_as(dtype)), num_rows(rows) {
@@ -52,10 +54,11 @@ struct Workload {
     for (std::byte& byte : keys) byte = static_cast<std::byte>(0x30U + random() % 16);
     values = keys;
     copy = keys;
-    view = {.layout = pikv::nhd_pages(geometry, kPageSize, num_pages),
-            .k_base = keys.data(),
-            .v_base = values.data(),
-            .num_slots = std::int64_t{num_pages} * kPageSize};
+    writable = {.layout = pikv::nhd_pages(geometry, kPageSize, num_pages),
+                .k_base = keys.data(),
+                .v_base = values.data(),
+                .num_slots = std::int64_t{num_pages} * kPageSize};
+    view = pikv::as_const(writable);
   }
   [[nodiscard]] pikv::SlotMap slots() const { return pikv::SlotMap::page_table(pages.data(), kPageSize, 0, num_rows); }
 };
@@ -148,6 +151,47 @@ void deviation(benchmark::State& state, pikv::DType dtype, std::int32_t num_rows
   });
 }
 
+/// A tenth of the rows of eight chunks are samples, all others move.
+void drift(benchmark::State& state, pikv::DType dtype, std::int32_t num_rows, std::int32_t num_threads) {
+  Workload load(dtype, num_rows);
+  Workload fresh(dtype, num_rows);
+  for (std::byte& byte : fresh.keys) byte = std::byte{0x3F};  // all alike, so that there is drift
+  fresh.values = fresh.keys;
+  const pikv::RopeTable table =
+      pikv::RopeTable::build(pikv::RopeConfig(1e5, pikv::Pairing::kHalfSplit, pikv::AngleRule::kExact),
+                             kGeometry.rotary_dim, num_rows)
+          .value();
+  constexpr std::int32_t kChunks = 8;
+  std::vector<std::int32_t> samples;
+  std::vector<std::int32_t> targets;
+  std::vector<std::int32_t> sample_offsets = {0};
+  std::vector<std::int32_t> target_offsets = {0};
+  for (std::int32_t chunk = 0; chunk < kChunks; ++chunk) {
+    for (std::int32_t row = chunk * num_rows / kChunks; row < (chunk + 1) * num_rows / kChunks; ++row) {
+      (row % 10 == 0 ? samples : targets).push_back(row);
+    }
+    sample_offsets.push_back(static_cast<std::int32_t>(samples.size()));
+    target_offsets.push_back(static_cast<std::int32_t>(targets.size()));
+  }
+  const auto corrector = pikv::make_cpu_drift_corrector(num_threads);
+  alternate(state, load, 4, 0, [&] {
+    return corrector->correct_async(
+        {.geometry = load.geometry,
+         .fresh = fresh.view,
+         .fresh_slots = pikv::SlotMap::consecutive(0, static_cast<std::int64_t>(samples.size())),
+         .cached = load.writable,
+         .row_slots = load.slots(),
+         .sample_rows = samples,
+         .sample_offsets = sample_offsets,
+         .target_rows = targets,
+         .target_offsets = target_offsets,
+         .rope = table.view(),
+         .key_gain = 0.01F,  // so that thousands of calls stay within the range of every format
+         .value_gain = 0.01F},
+        kStream);
+  });
+}
+
 template <class Run>
 void add(const std::string& name, const Run& run) {
   benchmark::RegisterBenchmark(name.c_str(), run)->UseManualTime()->Unit(benchmark::kMicrosecond);
@@ -165,6 +209,7 @@ int main(int argc, char** argv) {
             [=](benchmark::State& state) { attention(state, dtype, 1400, num_queries, num_threads); });
       }
       add("deviation/1400" + tail, [=](benchmark::State& state) { deviation(state, dtype, 1400, num_threads); });
+      add("drift/1400" + tail, [=](benchmark::State& state) { drift(state, dtype, 1400, num_threads); });
     }
   }
   benchmark::Initialize(&argc, argv);

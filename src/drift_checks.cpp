@@ -23,9 +23,9 @@ Status check_rows(const std::string& name, Indices rows, Indices offsets) {
   if (num_rows > kMaxRows) {
     return refuse(kOwner + name + "_rows: the number of rows", num_rows, "at most " + std::to_string(kMaxRows));
   }
-  if (!offsets.empty() || rows.empty()) return {};
-  return invalid_argument(kOwner + name + "_offsets is empty, but " + name + "_rows has " + std::to_string(num_rows) +
-                          " elements");
+  if (offsets.size() > 1 || rows.empty()) return {};
+  return invalid_argument(kOwner + name + "_offsets is of no chunk, but " + name + "_rows has " +
+                          std::to_string(num_rows) + " elements");
 }
 
 /// Requires: check_rows().

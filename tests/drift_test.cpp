@@ -171,8 +171,8 @@ TEST_CASE("corrections that make no sense are refused by field, and nothing is w
         s.target_rows = twice;
       },
       "target_rows[6] is 4, must be there once");
-  refused([&](DriftCorrection& s) { s.sample_offsets = {}; }, "sample_offsets is empty");
-  refused([&](DriftCorrection& s) { s.target_offsets = {}; }, "target_offsets is empty");
+  refused([&](DriftCorrection& s) { s.sample_offsets = {}; }, "sample_offsets is of no chunk");
+  refused([&](DriftCorrection& s) { s.target_offsets = {}; }, "target_offsets is of no chunk");
   refused([&](DriftCorrection& s) { s.target_offsets = one_chunk; }, "target_offsets: the number of elements is 2");
   refused([&](DriftCorrection& s) { s.sample_offsets = late; }, "sample_offsets[0] is 1");
   refused([&](DriftCorrection& s) { s.sample_offsets = falling; }, "sample_offsets[1] is 8");

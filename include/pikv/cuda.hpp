@@ -16,6 +16,7 @@
 #include <memory>
 
 #include "pikv/backend.hpp"
+#include "pikv/drift.hpp"
 #include "pikv/memory.hpp"
 #include "pikv/row_scores.hpp"
 #include "pikv/selection.hpp"
@@ -76,6 +77,13 @@ struct CudaRowScorerOptions {
 /// Errors: kInvalidArgument, kUnavailable, and kUnsupported in a build without CUDA; of calls also kUnsupported for
 /// views beyond the reach of the CUDA backend.
 [[nodiscard]] PIKV_API Result<std::unique_ptr<RowScorer>> make_cuda_row_scorer(const CudaRowScorerOptions& options);
+
+/// Drift of chunks on one GPU: one launch a call and nothing else, so that calls can be captured in a CUDA graph, which
+/// replays the spans, views and gains that it was captured with; what the arrays hold may change between replays.
+/// Calls select the device on the calling thread and put back what was selected.
+/// Errors: kUnavailable, and kUnsupported in a build without CUDA; of calls also kUnsupported for views beyond the
+/// reach of the CUDA backend.
+[[nodiscard]] PIKV_API Result<std::unique_ptr<DriftCorrector>> make_cuda_drift_corrector(int device = 0);
 
 }  // namespace v0
 }  // namespace pikv

@@ -53,8 +53,9 @@ struct DriftCorrection {
 ///
 /// Thread-safety: calls on different streams may run together where their targets differ.
 /// Errors: kInvalidArgument naming the field, before anything is written; kUnsupported for heads beyond 256 elements
-/// and fp8 caches; kOutOfMemory; on a device kDeviceError. Where space() is host memory indices out of range, and rows
-/// named twice, are refused; on a device they cannot be looked at and touch no memory out of bounds.
+/// and fp8 caches; kOutOfMemory; on a device kDeviceError. Where space() is host memory indices out of range, and
+/// targets that are samples or named twice, are refused; on a device they cannot be looked at and touch no memory out
+/// of bounds.
 class DriftCorrector {
  public:
   virtual ~DriftCorrector() = default;

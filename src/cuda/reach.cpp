@@ -44,6 +44,15 @@ Status check_reach(const std::string& field, const SlotMap& map) {
                      ", the CUDA backend counts up to " + std::to_string(INT32_MAX));
 }
 
+/// Blocks along the second and third axis of a grid.
+constexpr std::int32_t kMaxGrid = 65'535;
+
+Status check_heads(const std::string& owner, const KvGeometry& geometry, std::int32_t max_heads) {
+  if (geometry.num_kv_heads <= max_heads) return {};
+  return unsupported(owner + "geometry.num_kv_heads is " + std::to_string(geometry.num_kv_heads) +
+                     ", the CUDA backend serves up to " + std::to_string(max_heads));
+}
+
 }  // namespace
 
 Status check_reach(const KvTransfer& transfer) {
@@ -75,16 +84,25 @@ Status check_reach(const AttentionScoring& scoring) {
   const std::string owner = "AttentionScoring: ";
   PIKV_TRY(check_reach(owner + "keys", as_reach(scoring.keys), scoring.geometry));
   PIKV_TRY(check_reach(owner + "key_slots", scoring.key_slots));
-  constexpr std::int32_t kMaxKvHeads = 65'535;
-  if (scoring.geometry.num_kv_heads > kMaxKvHeads) {
-    return unsupported(owner + "geometry.num_kv_heads is " + std::to_string(scoring.geometry.num_kv_heads) +
-                       ", the CUDA backend serves up to " + std::to_string(kMaxKvHeads));
-  }
+  PIKV_TRY(check_heads(owner, scoring.geometry, kMaxGrid));
   const auto num_rows = static_cast<std::int64_t>(scoring.query_rows.size());
   if (num_rows <= INT32_MAX / scoring.num_query_heads) return {};
   return unsupported(owner + "query_rows has " + std::to_string(num_rows) + " rows of " +
                      std::to_string(scoring.num_query_heads) + " heads, the CUDA backend counts up to " +
                      std::to_string(INT32_MAX));
+}
+
+Status check_reach(const DriftCorrection& correction) {
+  const std::string owner = "DriftCorrection: ";
+  PIKV_TRY(check_reach(owner + "fresh", as_reach(correction.fresh), correction.geometry));
+  PIKV_TRY(check_reach(owner + "fresh_slots", correction.fresh_slots));
+  PIKV_TRY(check_reach(owner + "cached", as_reach(correction.cached), correction.geometry));
+  PIKV_TRY(check_reach(owner + "row_slots", correction.row_slots));
+  if (correction.sample_offsets.size() > static_cast<std::size_t>(INT32_MAX)) {
+    return unsupported(owner + "sample_offsets has " + std::to_string(correction.sample_offsets.size()) +
+                       " elements, the CUDA backend counts up to " + std::to_string(INT32_MAX));
+  }
+  return check_heads(owner, correction.geometry, kMaxGrid / 2);
 }
 
 }  // namespace pikv::detail

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "pikv/backend.hpp"
+#include "pikv/drift.hpp"
 #include "pikv/row_scores.hpp"
 
 namespace pikv::detail {
@@ -13,5 +14,7 @@ namespace pikv::detail {
 [[nodiscard]] Status check_reach(const DeviationScoring& scoring);
 /// Likewise for query heads of all rows beyond 2^31, and more KV heads than a grid has.
 [[nodiscard]] Status check_reach(const AttentionScoring& scoring);
+/// Likewise for more KV heads than a grid has.
+[[nodiscard]] Status check_reach(const DriftCorrection& correction);
 
 }  // namespace pikv::detail

@@ -14,6 +14,7 @@ namespace {
 
 using kernels::AttentionParams;
 using kernels::DeviationParams;
+using kernels::DriftParams;
 using kernels::ScoredRows;
 using kernels::SourceKind;
 
@@ -21,6 +22,8 @@ constexpr std::int64_t kVectorBytes = 16;
 /// Blocks of one launch that keep any GPU busy: four for each multiprocessor of an H100. A constant, since sums are cut
 /// where splits end and must not depend on the device.
 constexpr std::int64_t kWantedBlocks = 528;
+/// Targets that are worth finding their chunk's drift once more for: what a block with heads of 128 moves in two steps.
+constexpr std::int64_t kDriftRows = 64;
 
 ScoredRows rows_of(const ConstKvView& view, const SlotMap& slots, std::int32_t layer) noexcept {
   ScoredRows rows{.k = plane_of(view.k_layer(layer), view.layout.k, view.layout.dtype),
@@ -39,7 +42,8 @@ bool has_vectors(const kernels::Plane& plane, const ScoredRows& rows) noexcept {
          is_aligned(plane, rows.page_size, kVectorBytes);
 }
 
-bool has_vectors(const DeviationParams& params) noexcept {
+template <class Params>
+bool has_vectors(const Params& params) noexcept {
   constexpr std::int32_t kChannels = kernels::kVectorChannels;
   if (params.head_dim % kChannels != 0 || params.rope.half_dim % kChannels != 0) return false;
   if (params.rope.turns() && !is_aligned(params.rope.values, kVectorBytes)) return false;
@@ -85,6 +89,35 @@ DeviationParams deviation_params(const DeviationScoring& scoring) noexcept {
   params.key_units = divisor_of(kernels::units_per_head(params.head_dim, params.rope.half_dim));
   params.value_units = divisor_of(kernels::units_per_head(params.head_dim, 0));
   params.is_vectorizable = has_vectors(params);
+  return params;
+}
+
+DriftParams drift_params(const DriftCorrection& correction) noexcept {
+  DriftParams params{.fresh = rows_of(single_layer(correction.fresh), correction.fresh_slots, 0),
+                     .cached = rows_of(as_const(correction.cached), correction.row_slots, correction.layer),
+                     .rope = correction.rope,
+                     .num_rows = static_cast<std::int32_t>(correction.row_slots.num_tokens()),
+                     .num_chunks = static_cast<std::int32_t>(correction.sample_offsets.size()) - 1,
+                     .num_samples = static_cast<std::int32_t>(correction.sample_rows.size()),
+                     .num_targets = static_cast<std::int32_t>(correction.target_rows.size()),
+                     .sample_rows = correction.sample_rows.data(),
+                     .sample_offsets = correction.sample_offsets.data(),
+                     .target_rows = correction.target_rows.data(),
+                     .target_offsets = correction.target_offsets.data(),
+                     .num_kv_heads = correction.geometry.num_kv_heads,
+                     .head_dim = correction.geometry.head_dim,
+                     .key_gain = correction.key_gain,
+                     .value_gain = correction.value_gain};
+  params.is_vectorizable = has_vectors(params);
+  const auto units_of = [&](std::int32_t half_dim) {
+    return divisor_of(params.is_vectorizable ? kernels::units_per_head(params.head_dim, half_dim)
+                                             : params.head_dim - half_dim);
+  };
+  params.key_units = units_of(params.rope.half_dim);
+  params.value_units = units_of(0);
+  const std::int64_t chunk_blocks = (params.num_targets / params.num_chunks + kDriftRows - 1) / kDriftRows;
+  params.num_splits = splits_for(2 * std::int64_t{params.num_kv_heads} * params.num_chunks,
+                                 static_cast<std::int32_t>(std::max<std::int64_t>(chunk_blocks, 1)));
   return params;
 }
 

@@ -176,6 +176,26 @@ pikv::AttentionScoring DeviceMirror::translate(const pikv::AttentionScoring& sco
   return there;
 }
 
+pikv::DriftCorrection DeviceMirror::translate(const pikv::DriftCorrection& correction, const pikv::RopeTable& table) {
+  pikv::DriftCorrection there = correction;
+  there.fresh = translate_view(correction.fresh, 1);
+  there.fresh_slots = translate(correction.fresh_slots);
+  there.cached = translate_view(correction.cached, correction.geometry.num_layers);
+  there.row_slots = translate(correction.row_slots);
+  there.sample_rows = add_rows(correction.sample_rows);
+  there.sample_offsets = add_rows(correction.sample_offsets);
+  there.target_rows = add_rows(correction.target_rows);
+  there.target_offsets = add_rows(correction.target_offsets);
+  there.rope = translate(correction.rope, table);
+  return there;
+}
+
+std::span<const std::int32_t> DeviceMirror::add_rows(std::span<const std::int32_t> rows) {
+  if (rows.empty()) return {};
+  add(rows.data(), static_cast<std::int64_t>(rows.size_bytes()));
+  return translate(rows);
+}
+
 std::vector<std::byte> DeviceMirror::read(const Range& range) {
   std::vector<std::byte> image(range.buffer.size_bytes());
   require_ok(backend_.copy_async(image.data(), range.buffer.data(), image.size(), kStream));

@@ -11,6 +11,7 @@
 
 #include "pikv/backend.hpp"
 #include "pikv/cuda.hpp"
+#include "pikv/drift.hpp"
 #include "pikv/row_scores.hpp"
 
 namespace test_support {
@@ -44,6 +45,8 @@ class DeviceMirror {
   [[nodiscard]] pikv::SlabEncode translate(const pikv::SlabEncode& encode, const pikv::RopeTable& table);
   [[nodiscard]] pikv::DeviationScoring translate(const pikv::DeviationScoring& scoring, const pikv::RopeTable& table);
   [[nodiscard]] pikv::AttentionScoring translate(const pikv::AttentionScoring& scoring);
+  /// Adds all arrays of rows.
+  [[nodiscard]] pikv::DriftCorrection translate(const pikv::DriftCorrection& correction, const pikv::RopeTable& table);
   template <class View>
   [[nodiscard]] View translate_view(const View& view, std::int32_t num_layers);
 
@@ -57,6 +60,7 @@ class DeviceMirror {
   [[nodiscard]] std::span<T> translate(std::span<T> array) {
     return {at(array.data()), array.size()};
   }
+  [[nodiscard]] std::span<const std::int32_t> add_rows(std::span<const std::int32_t> rows);
   struct Range {
     std::int64_t size_bytes;
     std::int64_t begin;  // within the buffer

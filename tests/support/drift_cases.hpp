@@ -77,6 +77,7 @@ class DriftWorld {
 
   [[nodiscard]] const DriftCase& spec() const { return case_; }
   [[nodiscard]] const pikv::RopeTable& table() const { return table_; }
+  [[nodiscard]] const std::vector<std::byte>& cache() const { return cache_; }
   [[nodiscard]] const std::vector<std::byte>& before() const { return before_; }
   [[nodiscard]] const std::vector<std::byte>& fresh() const { return fresh_; }
 

@@ -1,0 +1,352 @@
+// The drift that the rows of a chunk share.
+//
+// A block has one head of one chunk's keys or values, and of its targets what blockIdx.z says. Its threads lie in
+// stripes: a stripe has a row at a time, each thread two vectors of it (8 channels each) or, where a layout does not
+// serve vectors, a pair of channels or one, always the same, so that pairs turn in registers. Stripes sum over samples
+// on their own, are put together in a fixed order, and then move targets. Samples are read once for each split, targets
+// are read and written once: 4 bytes an element of 16 bits.
+#include <cuda_runtime_api.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "element_access.cuh"
+#include "pikv/detail/rotate.hpp"
+#include "score.hpp"
+#include "score_row.cuh"
+#include "vector_target.cuh"
+
+namespace pikv::kernels {
+namespace {
+
+constexpr int kWarps = kDriftThreads / kWarpLanes;
+constexpr int kMaxHeadDim = 256;
+static_assert(kMaxHeadDim <= kDriftThreads, "a thread has one channel when stripes are put together");
+/// Means of all stripes: threads that own 16 channels are what takes most.
+constexpr int kMaxMeans = kDriftThreads * 2 * kVectorChannels;
+
+/// What a block has: one head of keys or values.
+struct Head {
+  const Plane& fresh_plane;
+  const Plane& cached_plane;
+  std::uint32_t head;
+  std::uint32_t half_dim;  // of values 0
+  bool is_key;
+};
+
+[[nodiscard]] __device__ __forceinline__ const std::byte* head_address(const ScoredRows& rows, const Plane& plane,
+                                                                       const Head& at, std::uint32_t row) {
+  const std::byte* const token = at.is_key ? row_address<true>(rows, row) : row_address<false>(rows, row);
+  return token == nullptr ? nullptr : token + std::uint64_t{at.head} * plane.head_bytes;
+}
+
+/// The two vectors of a thread.
+template <SourceKind kFresh, SourceKind kCached>
+struct ByVectors {
+  static constexpr int kChannels = kVectorChannels;
+  using Values = PairValues;
+  using Unit = VectorPair;
+  using Cached = PairSource<kCached, false>;
+  using Target = VectorTarget<static_cast<DType>(kCached)>;
+
+  [[nodiscard]] static __device__ Unit unit_of(const DriftParams& params, const Head& at, std::uint32_t index) {
+    return vectors_of_unit(index, static_cast<std::uint32_t>(params.head_dim), at.half_dim);
+  }
+
+  static __device__ void load_fresh(const DriftParams& params, const Head& at, const Unit& unit, const std::byte* row,
+                                    Values& values) {
+    const Decoding none{};
+    const PairPlace place{at.fresh_plane, none, 0, 0, static_cast<std::uint32_t>(params.head_dim), 0, at.head, unit};
+    PairSource<kFresh, false>::decode(PairSource<kFresh, false>::load(place, row), place, values);
+  }
+
+  /// By loads that the same thread may follow by a store.
+  static __device__ void load_cached(const DriftParams& params, const Head& at, const Unit& unit, const std::byte* row,
+                                     Values& values) {
+    const Decoding none{};
+    const PairPlace place{at.cached_plane, none, 0, 0, static_cast<std::uint32_t>(params.head_dim), 0, at.head, unit};
+    typename Cached::Raw raw;
+    read(row + unit.first_channel * Target::kBytes, raw.first);
+    read(row + unit.second_channel * Target::kBytes, raw.second);
+    Cached::decode(raw, place, values);
+  }
+
+  static __device__ void turn_unit(const DriftParams& params, const Unit& unit, Position position, bool back,
+                                   Values& values) {
+    const RopeTableView& rope = params.rope;
+    if (rope.pairing == Pairing::kHalfSplit) {
+      turn<Pairing::kHalfSplit>(values, load_angles<Pairing::kHalfSplit>(rope, position, unit), back,
+                                rope.inverse_square);
+    } else {
+      turn<Pairing::kInterleaved>(values, load_angles<Pairing::kInterleaved>(rope, position, unit), back,
+                                  rope.inverse_square);
+    }
+  }
+
+  static __device__ void store_cached(const DriftParams& /*params*/, const Head& /*at*/, const Unit& unit,
+                                      std::byte* row, const Values& values) {
+    store(row + unit.first_channel * Target::kBytes, Target::encode(values.first, 1.0F), false);
+    if (unit.second_channel == unit.first_channel) return;
+    store(row + unit.second_channel * Target::kBytes, Target::encode(values.second, 1.0F), false);
+  }
+
+ private:
+  static __device__ void read(const std::byte* p, Raw16& raw) { raw.words = *reinterpret_cast<const uint4*>(p); }
+  static __device__ void read(const std::byte* p, Raw32& raw) {
+    raw.low = *reinterpret_cast<const uint4*>(p);
+    raw.high = *reinterpret_cast<const uint4*>(p + sizeof(uint4));
+  }
+};
+
+/// A pair of channels that turns, or one channel.
+struct ByElements {
+  static constexpr int kChannels = 1;
+  struct Values {
+    float first[1];
+    float second[1];
+  };
+  struct Unit {
+    std::uint32_t first_channel;
+    std::uint32_t second_channel;
+    bool turns;
+    std::uint32_t angle;
+  };
+
+  [[nodiscard]] static __device__ Unit unit_of(const DriftParams& params, const Head& at, std::uint32_t index) {
+    if (index >= at.half_dim) return {index + at.half_dim, index + at.half_dim, false, 0};
+    if (params.rope.pairing == Pairing::kHalfSplit) return {index, index + at.half_dim, true, index};
+    return {2 * index, 2 * index + 1, true, index};
+  }
+
+  static __device__ void load_fresh(const DriftParams& params, const Head& at, const Unit& unit, const std::byte* row,
+                                    Values& values) {
+    load(params.fresh.kind, at.fresh_plane, unit, row, values);
+  }
+  static __device__ void load_cached(const DriftParams& params, const Head& at, const Unit& unit, const std::byte* row,
+                                     Values& values) {
+    load(params.cached.kind, at.cached_plane, unit, row, values);
+  }
+
+  static __device__ void turn_unit(const DriftParams& params, const Unit& unit, Position position, bool back,
+                                   Values& values) {
+    const float cos = params.rope.cos(position)[unit.angle];
+    const float sin = params.rope.sin(position)[unit.angle];
+    const detail::RotatedPair turned =
+        back ? detail::unrotate(values.first[0], values.second[0], cos, sin, params.rope.inverse_square)
+             : detail::rotate(values.first[0], values.second[0], cos, sin);
+    values.first[0] = turned.first;
+    values.second[0] = turned.second;
+  }
+
+  static __device__ void store_cached(const DriftParams& params, const Head& at, const Unit& unit, std::byte* row,
+                                      const Values& values) {
+    const auto type = static_cast<DType>(params.cached.kind);
+    store_float(row + offset(at.cached_plane, unit.first_channel), type, values.first[0], 1.0F);
+    if (unit.second_channel == unit.first_channel) return;
+    store_float(row + offset(at.cached_plane, unit.second_channel), type, values.second[0], 1.0F);
+  }
+
+ private:
+  [[nodiscard]] static __device__ std::uint64_t offset(const Plane& plane, std::uint32_t channel) {
+    return std::uint64_t{plane.dim_bytes} * channel;
+  }
+  static __device__ void load(SourceKind kind, const Plane& plane, const Unit& unit, const std::byte* row,
+                              Values& values) {
+    values.first[0] = load_float(row + offset(plane, unit.first_channel), kind);
+    values.second[0] = load_float(row + offset(plane, unit.second_channel), kind);
+  }
+};
+
+/// Of both numbers, over the block; every thread gets the sums. Always in the same order.
+[[nodiscard]] __device__ float2 sum_block(float2 sums) {
+  __shared__ float2 warp_sums[kWarps];
+#pragma unroll
+  for (int apart = kWarpLanes / 2; apart > 0; apart /= 2) {
+    sums.x += __shfl_xor_sync(0xFFFFFFFFU, sums.x, apart);
+    sums.y += __shfl_xor_sync(0xFFFFFFFFU, sums.y, apart);
+  }
+  if (threadIdx.x % kWarpLanes == 0) warp_sums[threadIdx.x / kWarpLanes] = sums;
+  __syncthreads();
+  float2 total = make_float2(0, 0);
+#pragma unroll
+  for (int warp = 0; warp < kWarps; ++warp) {
+    total.x += warp_sums[warp].x;
+    total.y += warp_sums[warp].y;
+  }
+  return total;
+}
+
+/// A chunk's part of an array, whatever its offsets say.
+struct Part {
+  std::int32_t begin;
+  std::int32_t end;
+};
+[[nodiscard]] __device__ __forceinline__ Part part_of(const std::int32_t* offsets, std::uint32_t chunk,
+                                                      std::int32_t size) {
+  const std::int32_t begin = min(max(offsets[chunk], 0), size);
+  return {begin, min(max(offsets[chunk + 1], begin), size)};
+}
+
+/// Running means and squared deviations of a thread's channels (Welford, "Note on a method for calculating corrected
+/// sums of squares and products", 1962). Deviations are wanted as a sum over channels only.
+template <class How>
+struct Moments {
+  typename How::Values means{};
+  float deviation = 0;
+  float count = 0;
+
+  __device__ __forceinline__ void add(const typename How::Values& fresh, const typename How::Values& cached,
+                                      bool has_second) {
+    count += 1;
+    const float share = 1 / count;
+#pragma unroll
+    for (int c = 0; c < How::kChannels; ++c) {
+      add_one(means.first[c], fresh.first[c] - cached.first[c], share);
+      if (has_second) add_one(means.second[c], fresh.second[c] - cached.second[c], share);
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void add_one(float& mean, float value, float share) {
+    const float before = value - mean;
+    mean = __fmaf_rn(before, share, mean);
+    deviation = __fmaf_rn(before, value - mean, deviation);
+  }
+};
+
+template <class How>
+__global__ void __launch_bounds__(kDriftThreads) correct_drift(const DriftParams params) {
+  __shared__ float means[kMaxMeans];  // [stripes][head_dim]
+  __shared__ float counts[kDriftThreads];
+  __shared__ float shift[kMaxHeadDim];
+  const std::uint32_t chunk = blockIdx.x;
+  const bool is_key = blockIdx.y % 2 == 0;
+  const float gain = is_key ? params.key_gain : params.value_gain;
+  const Part samples = part_of(params.sample_offsets, chunk, params.num_samples);
+  const Part targets = part_of(params.target_offsets, chunk, params.num_targets);
+  if (gain == 0 || samples.end - samples.begin < 2 || targets.begin == targets.end) return;
+
+  const Head at{is_key ? params.fresh.k : params.fresh.v, is_key ? params.cached.k : params.cached.v, blockIdx.y / 2,
+                is_key ? static_cast<std::uint32_t>(params.rope.half_dim) : 0, is_key};
+  const Divisor& units = is_key ? params.key_units : params.value_units;
+  const auto head_dim = static_cast<std::uint32_t>(params.head_dim);
+  const std::uint32_t stripe = units.quotient(threadIdx.x);
+  const std::uint32_t num_stripes = units.quotient(kDriftThreads);
+  const bool has_unit = stripe < num_stripes;
+  const std::uint32_t first_stripe = blockIdx.z * num_stripes;
+  if (first_stripe >= static_cast<std::uint32_t>(targets.end - targets.begin)) return;
+  const typename How::Unit unit = How::unit_of(params, at, has_unit ? threadIdx.x - stripe * units.value : 0);
+  const bool has_second = unit.second_channel != unit.first_channel;
+
+  Moments<How> moments;
+  for (std::int64_t i = samples.begin + std::int64_t{stripe}; has_unit && i < samples.end; i += num_stripes) {
+    const std::int32_t row = params.sample_rows[i];
+    if (!in_range(row, params.num_rows)) continue;
+    const auto sample = static_cast<std::uint32_t>(i);
+    const std::byte* const fresh_row = head_address(params.fresh, at.fresh_plane, at, sample);
+    const std::byte* const cached_row =
+        head_address(params.cached, at.cached_plane, at, static_cast<std::uint32_t>(row));
+    if (fresh_row == nullptr || cached_row == nullptr) continue;
+    typename How::Values fresh;
+    typename How::Values cached;
+    How::load_fresh(params, at, unit, fresh_row, fresh);
+    How::load_cached(params, at, unit, cached_row, cached);
+    if (unit.turns) How::turn_unit(params, unit, row, true, cached);
+    moments.add(fresh, cached, has_second);
+  }
+  if (has_unit) {
+    float* const stripe_means = means + stripe * head_dim;
+#pragma unroll
+    for (int c = 0; c < How::kChannels; ++c) {
+      stripe_means[unit.first_channel + c] = moments.means.first[c];
+      if (has_second) stripe_means[unit.second_channel + c] = moments.means.second[c];
+    }
+    counts[stripe] = moments.count;
+  }
+  __syncthreads();
+
+  // A thread puts the stripes of one channel together.
+  float num_samples = 0;
+  float mean = 0;
+  for (std::uint32_t s = 0; s < num_stripes; ++s) {
+    num_samples += counts[s];
+    if (threadIdx.x < head_dim) mean = __fmaf_rn(counts[s], means[s * head_dim + threadIdx.x], mean);
+  }
+  if (num_samples < 2) return;
+  mean /= num_samples;
+  float deviation = moments.deviation;
+  for (std::uint32_t s = 0; threadIdx.x < head_dim && s < num_stripes; ++s) {
+    const float between = means[s * head_dim + threadIdx.x] - mean;
+    deviation = __fmaf_rn(counts[s] * between, between, deviation);
+  }
+  const float2 sums = sum_block(make_float2(mean * mean, deviation));
+  const float variance = sums.y / (num_samples - 1);
+  // Also where there is no drift at all, or no number.
+  if (!(variance < num_samples * sums.x)) return;
+  const float share = gain * (1 - variance / (num_samples * sums.x));
+  if (threadIdx.x < head_dim) shift[threadIdx.x] = share * mean;
+  __syncthreads();
+  if (!has_unit) return;
+
+  typename How::Values unit_shift;
+#pragma unroll
+  for (int c = 0; c < How::kChannels; ++c) {
+    unit_shift.first[c] = shift[unit.first_channel + c];
+    unit_shift.second[c] = shift[unit.second_channel + c];
+  }
+  const std::uint32_t step = gridDim.z * num_stripes;
+  for (std::int64_t i = targets.begin + std::int64_t{first_stripe + stripe}; i < targets.end; i += step) {
+    const std::int32_t row = params.target_rows[i];
+    if (!in_range(row, params.num_rows)) continue;
+    // The view may be written; addresses are worked out for reading and writing alike.
+    auto* const cached_row =
+        const_cast<std::byte*>(head_address(params.cached, at.cached_plane, at, static_cast<std::uint32_t>(row)));
+    if (cached_row == nullptr) continue;
+    typename How::Values values;
+    How::load_cached(params, at, unit, cached_row, values);
+    typename How::Values turned = unit_shift;
+    if (unit.turns) How::turn_unit(params, unit, row, false, turned);
+#pragma unroll
+    for (int c = 0; c < How::kChannels; ++c) {
+      values.first[c] += turned.first[c];
+      values.second[c] += turned.second[c];
+    }
+    How::store_cached(params, at, unit, cached_row, values);
+  }
+}
+
+template <class How>
+cudaError_t launch(const DriftParams& params, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned>(params.num_chunks), 2 * static_cast<unsigned>(params.num_kv_heads),
+                  static_cast<unsigned>(params.num_splits));
+  correct_drift<How><<<grid, kDriftThreads, 0, stream>>>(params);
+  return cudaGetLastError();
+}
+
+template <SourceKind kFresh>
+cudaError_t launch_from(const DriftParams& params, cudaStream_t stream) {
+  switch (params.cached.kind) {
+    case SourceKind::kFloat32:
+      return launch<ByVectors<kFresh, SourceKind::kFloat32>>(params, stream);
+    case SourceKind::kFloat16:
+      return launch<ByVectors<kFresh, SourceKind::kFloat16>>(params, stream);
+    default:
+      return launch<ByVectors<kFresh, SourceKind::kBFloat16>>(params, stream);
+  }
+}
+
+}  // namespace
+
+cudaError_t launch_drift(const DriftParams& params, cudaStream_t stream) {
+  if (!params.is_vectorizable) return launch<ByElements>(params, stream);
+  switch (params.fresh.kind) {
+    case SourceKind::kFloat32:
+      return launch_from<SourceKind::kFloat32>(params, stream);
+    case SourceKind::kFloat16:
+      return launch_from<SourceKind::kFloat16>(params, stream);
+    default:
+      return launch_from<SourceKind::kBFloat16>(params, stream);
+  }
+}
+
+}  // namespace pikv::kernels
