@@ -1,4 +1,5 @@
-// Scores of rows on the CPU against a plain copy of the bytes that they read.
+// Scores of rows on the CPU, and the correction of their drift, against a plain copy of the bytes that they read or
+// move.
 //
 // Every iteration alternates the copy, on one thread, and the scoring, and the best of each counts: other load on the
 // machine then hits both alike. `of_copy` is the time of the copy over that of the scoring. Attention computes much

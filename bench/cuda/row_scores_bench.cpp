@@ -1,4 +1,5 @@
-// Scores of rows on a GPU against a device copy of the bytes that they read at least once.
+// Scores of rows on a GPU, and the correction of their drift, against a device copy of the bytes that they read at
+// least once, or move.
 //
 // Llama 3.1 8B's shapes: one layer of 8 KV heads of 128 in bf16, 32 query heads, shuffled pages of 16 tokens. `us` is
 // the median on the device. `of_copy` is the time of the copy over that of the scoring; a copy of n bytes reads n and
@@ -15,6 +16,7 @@
 
 #include "gpu.hpp"
 #include "harness.hpp"
+#include "pikv/drift.hpp"
 #include "pikv/row_scores.hpp"
 
 namespace {
@@ -63,7 +65,8 @@ struct Cache {
         side_bytes(static_cast<std::size_t>(kGeometry.bytes_per_token() / 2 * rows)),
         memory(2 * side_bytes),
         pages(shuffled_pages(rows)) {}
-  [[nodiscard]] pikv::ConstKvView view() const {
+  [[nodiscard]] pikv::ConstKvView view() const { return pikv::as_const(writable()); }
+  [[nodiscard]] pikv::KvView writable() const {
     return {.layout = pikv::nhd_pages(kGeometry, kPageSize, num_rows / kPageSize),
             .k_base = memory.data(),
             .v_base = memory.data() + side_bytes,
@@ -140,15 +143,16 @@ void attention(benchmark::State& state, pikv::Backend& backend, std::int32_t num
             [&](pikv::StreamRef stream) { return scorer->add_attention_async(scoring, stream); });
 }
 
+pikv::RopeTable table_of(pikv::Backend& backend, std::int32_t num_rows) {
+  const pikv::RopeConfig config(5e5, pikv::Pairing::kHalfSplit, pikv::AngleRule::kExact);
+  const pikv::RopeTable table = pikv::RopeTable::build(config, kGeometry.rotary_dim, num_rows).value();
+  return pikv::copy_table(table, backend, backend.memory_resource()).value();
+}
+
 void deviation(benchmark::State& state, pikv::Backend& backend, std::int32_t num_rows) {
   const Cache cache(num_rows);
   const Cache fresh(num_rows);
-  const pikv::RopeTable table =
-      pikv::copy_table(pikv::RopeTable::build(pikv::RopeConfig(5e5, pikv::Pairing::kHalfSplit, pikv::AngleRule::kExact),
-                                              kGeometry.rotary_dim, num_rows)
-                           .value(),
-                       backend, backend.memory_resource())
-          .value();
+  const pikv::RopeTable table = table_of(backend, num_rows);
   const Uploaded<float> scores(std::vector<float>(static_cast<std::size_t>(num_rows)));
   const auto scorer = pikv::make_cuda_row_scorer({.memory = &backend.memory_resource()}).value();
   const pikv::DeviationScoring scoring{.geometry = kGeometry,
@@ -162,6 +166,45 @@ void deviation(benchmark::State& state, pikv::Backend& backend, std::int32_t num
                                        .scores = scores.span()};
   alternate(state, 4 * cache.side_bytes, 0,
             [&](pikv::StreamRef stream) { return scorer->add_deviation_async(scoring, stream); });
+}
+
+/// A tenth of the rows of eight chunks are samples, all others move: they are read and written, as a copy does.
+void drift(benchmark::State& state, pikv::Backend& backend, std::int32_t num_rows) {
+  const Cache cache(num_rows);
+  const Cache fresh(num_rows);
+  // All alike, so that there is drift.
+  check(cudaMemset(fresh.memory.data(), 0x3F, fresh.memory.size_bytes()), "cudaMemset");
+  const pikv::RopeTable table = table_of(backend, num_rows);
+  constexpr std::int32_t kChunks = 8;
+  std::vector<std::int32_t> samples;
+  std::vector<std::int32_t> targets;
+  std::vector<std::int32_t> sample_offsets = {0};
+  std::vector<std::int32_t> target_offsets = {0};
+  for (std::int32_t chunk = 0; chunk < kChunks; ++chunk) {
+    for (std::int32_t row = chunk * (num_rows / kChunks); row < (chunk + 1) * (num_rows / kChunks); ++row) {
+      (row % 10 == 0 ? samples : targets).push_back(row);
+    }
+    sample_offsets.push_back(static_cast<std::int32_t>(samples.size()));
+    target_offsets.push_back(static_cast<std::int32_t>(targets.size()));
+  }
+  const Uploaded<std::int32_t> sample_rows(samples);
+  const Uploaded<std::int32_t> target_rows(targets);
+  const Uploaded<std::int32_t> samples_of_chunk(sample_offsets);
+  const Uploaded<std::int32_t> targets_of_chunk(target_offsets);
+  const auto corrector = pikv::make_cuda_drift_corrector().value();
+  const pikv::DriftCorrection correction{
+      .geometry = kGeometry,
+      .fresh = fresh.view(),
+      .fresh_slots = pikv::SlotMap::consecutive(0, static_cast<std::int64_t>(samples.size())),
+      .cached = cache.writable(),
+      .row_slots = cache.slots(),
+      .sample_rows = sample_rows.span(),
+      .sample_offsets = samples_of_chunk.span(),
+      .target_rows = target_rows.span(),
+      .target_offsets = targets_of_chunk.span(),
+      .rope = table.view()};
+  alternate(state, 2 * targets.size() * static_cast<std::size_t>(kGeometry.bytes_per_token()), 0,
+            [&](pikv::StreamRef stream) { return corrector->correct_async(correction, stream); });
 }
 
 template <class Run>
@@ -180,6 +223,8 @@ void register_all(pikv::Backend& backend) {
     }
     add("deviation/" + std::to_string(num_rows),
         [=, &backend](benchmark::State& state) { deviation(state, backend, num_rows); });
+    add("drift/" + std::to_string(num_rows),
+        [=, &backend](benchmark::State& state) { drift(state, backend, num_rows); });
   }
   add("attention/8192/queries:8192/segments", [&backend](benchmark::State& state) {
     attention(state, backend, 8'192, 8'192, {"segments", false, true});
