@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
 #include <exception>
 #include <string>
@@ -21,6 +22,8 @@ struct Options {
   lab::EngineChoice engine;
   std::vector<std::string> arms;
   std::size_t num_cases = 0;
+  std::size_t first_case = 0;
+  std::size_t step = 1;
   int store_mib = 2048;
   bool generates = false;
   lab::CaseRunnerOptions runner;
@@ -31,7 +34,11 @@ void add_options(CLI::App& app, Options& options) {
   app.add_option("--cases", options.cases_path, "as lab_prepare writes them")->required();
   app.add_option("--results", options.results_path, "JSON lines; what is there is not computed again")->required();
   app.add_option("--arms", options.arms, "names, one an argument")->required();
-  app.add_option("--num-cases", options.num_cases, "the first so many; 0: all")->capture_default_str();
+  app.add_option("--num-cases", options.num_cases, "of the file, the first so many; 0: all")->capture_default_str();
+  app.add_option("--first-case", options.first_case, "leave out so many")->capture_default_str();
+  app.add_option("--step", options.step, "every so manieth case from there on, so that several runs share a file")
+      ->check(CLI::Range(1, 1 << 20))
+      ->capture_default_str();
   app.add_option("--store-mib", options.store_mib, "of each store of chunks")
       ->check(CLI::Range(1, 1 << 20))
       ->capture_default_str();
@@ -48,24 +55,27 @@ void add_options(CLI::App& app, Options& options) {
 void run(Options options) {
   std::vector<lab::ArmSpec> arms;
   for (const std::string& name : options.arms) arms.push_back(lab::parse_arm(name));
-  lab::CaseFile file = lab::load_cases(options.cases_path);
-  if (options.num_cases != 0 && options.num_cases < file.cases.size()) file.cases.resize(options.num_cases);
+  // All of it, whatever is run: neighbours and variants of a passage come from the whole file.
+  const lab::CaseFile file = lab::load_cases(options.cases_path);
+  std::vector<const lab::Case*> cases;
+  const std::size_t end = options.num_cases == 0 ? file.cases.size() : std::min(options.num_cases, file.cases.size());
+  for (std::size_t i = options.first_case; i < end; i += options.step) cases.push_back(&file.cases[i]);
   lab::ResultFile results(options.results_path);
 
   const lab::ChosenEngine chosen = lab::open_engine(options.engine);
   options.runner.store_bytes = std::int64_t{options.store_mib} << 20;
   options.runner.num_generated = options.generates ? options.runner.num_forced : 0;
   lab::CaseRunner runner(*chosen.engine, chosen.model->fingerprint(), file, options.runner);
-  lab::Progress progress(file.cases.size());
-  for (const lab::Case& one : file.cases) {
+  lab::Progress progress(cases.size());
+  for (const lab::Case* const one : cases) {
     bool is_begun = false;
     for (const lab::ArmSpec& arm : arms) {
-      if (results.contains(one.id, arm.name)) continue;
-      if (!is_begun) runner.begin(one);
+      if (results.contains(one->id, arm.name)) continue;
+      if (!is_begun) runner.begin(*one);
       is_begun = true;
-      results.add(file.header.set, one.id, one.cluster, arm, runner.run(arm));
+      results.add(file.header.set, one->id, one->cluster, arm, runner.run(arm));
     }
-    progress.step(one.id);
+    progress.step(one->id);
   }
 }
 

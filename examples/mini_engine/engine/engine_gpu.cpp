@@ -14,6 +14,7 @@ class GpuEngine final : public Engine {
       : precision_(options.weights),
         backend_(take(pikv::make_cuda_backend())),
         pinned_(take(pikv::make_cuda_pinned_memory())),
+        corrector_(take(pikv::make_cuda_drift_corrector())),
         scorer_(take(pikv::make_cuda_row_scorer({.memory = &backend_->memory_resource()}))),
         model_(load(file, config, options)) {}
 
@@ -25,6 +26,7 @@ class GpuEngine final : public Engine {
     return {.backend = backend_.get(),
             .chunk_memory = place == ChunkPlace::kPinned ? pinned_.get() : nullptr,
             .scorer = scorer_.get(),
+            .corrector = corrector_.get(),
             .stream = pikv::cuda_stream(model_.stream())};
   }
   [[nodiscard]] pikv::DType store_dtype() const override { return dtype_of(precision_); }
@@ -47,6 +49,7 @@ class GpuEngine final : public Engine {
   Precision precision_;
   std::unique_ptr<pikv::Backend> backend_;
   std::unique_ptr<pikv::MemoryResource> pinned_;
+  std::unique_ptr<pikv::DriftCorrector> corrector_;
   std::unique_ptr<pikv::RowScorer> scorer_;
   gpu::GpuModel model_;
 };

@@ -33,8 +33,8 @@ void launch_attention_wide(const AttentionParams& params, cudaStream_t stream);
 /// Of rows whose keys are split: out = sum over splits of exp(lse - largest lse) * partial output / the sum of the
 /// weights. For what the two above have left.
 void launch_attention_merge(const AttentionParams& params, cudaStream_t stream);
-/// fp32 or bf16, heads of up to 256: a block a row and head, its warps key by key. Items are of one row, not split. For
-/// checking, and for odd head sizes.
+/// fp32 or bf16, heads of up to 256: a block a row and some heads, its warps key by key. Items are of one row, not
+/// split. For checking, and for odd head sizes.
 void launch_attention_plain(const AttentionParams& params, Precision precision, cudaStream_t stream);
 
 }  // namespace mini_engine::gpu
