@@ -50,10 +50,10 @@ PassageStream read_mooncake(const std::filesystem::path& path) {
   PassageStream stream{.name = "mooncake", .requests = {}};
   for_each_json_line(path, [&](const JsonField& line, std::string_view) {
     const std::size_t num_tokens = line["input_length"].index_below(std::size_t{1} << 30U);
-    const nlohmann::json& ids = line["hash_ids"].array();
+    const JsonField hashes = line["hash_ids"];
+    const nlohmann::json& ids = hashes.array();
     if ((num_tokens + kMooncakeBlockTokens - 1) / kMooncakeBlockTokens != ids.size()) {
-      line["hash_ids"].fail(std::to_string(ids.size()) + " blocks of 512 do not hold " + std::to_string(num_tokens) +
-                            " tokens");
+      hashes.fail(std::to_string(ids.size()) + " blocks of 512 do not hold " + std::to_string(num_tokens) + " tokens");
     }
     StreamRequest request;
     for (const nlohmann::json& id : ids) {

@@ -14,9 +14,9 @@ class GpuEngine final : public Engine {
       : precision_(options.weights),
         backend_(take(pikv::make_cuda_backend())),
         pinned_(take(pikv::make_cuda_pinned_memory())),
+        model_(load(file, config, options)),
         corrector_(take(pikv::make_cuda_drift_corrector())),
-        scorer_(take(pikv::make_cuda_row_scorer({.memory = &backend_->memory_resource()}))),
-        model_(load(file, config, options)) {}
+        scorer_(take(pikv::make_cuda_row_scorer({.memory = &backend_->memory_resource()}))) {}
 
   Model& model() override { return model_; }
   PagedCache make_cache(int num_pages, int page_size) override {
@@ -49,9 +49,9 @@ class GpuEngine final : public Engine {
   Precision precision_;
   std::unique_ptr<pikv::Backend> backend_;
   std::unique_ptr<pikv::MemoryResource> pinned_;
-  std::unique_ptr<pikv::DriftCorrector> corrector_;
-  std::unique_ptr<pikv::RowScorer> scorer_;
   gpu::GpuModel model_;
+  std::unique_ptr<pikv::DriftCorrector> corrector_;
+  std::unique_ptr<pikv::RowScorer> scorer_;  // gives its workspace back to the model's stream
 };
 
 }  // namespace
