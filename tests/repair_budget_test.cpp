@@ -69,8 +69,8 @@ TEST_CASE("budget: without a tolerance the whole budget goes into one pass behin
   REQUIRE(pass.has_value());
   CHECK(pass->rows == Rows{4, 5, 6, 8, 14, 20});  // of 15, and the lowest of those without attention
   CHECK(pass->probes.empty());
-  CHECK(pass->key_drift_gain == 1);
-  CHECK(pass->value_drift_gain == 1);
+  CHECK(pass->key_drift_gain == 0.75F);
+  CHECK(pass->value_drift_gain == 0.5F);
   CHECK_FALSE(run->next().has_value());
 }
 
