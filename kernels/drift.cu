@@ -3,8 +3,8 @@
 // A block has one head of one chunk's keys or values, and of its targets what blockIdx.z says. Its threads lie in
 // stripes: a stripe has a row at a time, each thread two vectors of it (8 channels each) or, where a layout does not
 // serve vectors, a pair of channels or one, always the same, so that pairs turn in registers. Stripes sum over samples
-// on their own, are put together in a fixed order, and then move targets. Samples are read once for each split, targets
-// are read and written once: 4 bytes an element of 16 bits.
+// on their own, are put together in a fixed order, and then move targets. A block reads all samples, and those of its
+// chunk once more; targets are read and written once: 4 bytes an element of 16 bits.
 #include <cuda_runtime_api.h>
 
 #include <cstddef>
@@ -25,6 +25,7 @@ constexpr int kMaxMeans = kDriftThreads * 2 * kVectorChannels;
 /// Of both numbers, over the block; every thread gets the sums. Always in the same order.
 [[nodiscard]] __device__ float2 sum_block(float2 sums) {
   __shared__ float2 warp_sums[kWarps];
+  __syncthreads();  // an earlier call may still be reading them
 #pragma unroll
   for (int apart = kWarpLanes / 2; apart > 0; apart /= 2) {
     sums.x += __shfl_xor_sync(0xFFFFFFFFU, sums.x, apart);
@@ -79,32 +80,31 @@ struct Moments {
   }
 };
 
+/// What some samples have drifted: of the thread's channel, and of all of them together.
+struct Drift {
+  float num_samples;
+  float mean;      // of channel threadIdx.x, where there is one
+  float variance;  // summed over channels; of two samples or more
+};
+
+/// How a block's threads share the rows.
+struct Stripes {
+  std::uint32_t own;
+  std::uint32_t count;
+  bool has_unit;
+};
+
+/// Every thread of the block calls it.
 template <class How>
-__global__ void __launch_bounds__(kDriftThreads) correct_drift(const DriftParams params) {
+[[nodiscard]] __device__ Drift drift_of(const DriftParams& params, const DriftHead& at, const typename How::Unit& unit,
+                                        const Stripes& stripes, const Part& samples) {
   __shared__ float means[kMaxMeans];  // [stripes][head_dim]
   __shared__ float counts[kDriftThreads];
-  __shared__ float shift[kMaxHeadDim];
-  const std::uint32_t chunk = blockIdx.x;
-  const bool is_key = blockIdx.y % 2 == 0;
-  const float gain = is_key ? params.key_gain : params.value_gain;
-  const Part samples = part_of(params.sample_offsets, chunk, params.num_samples);
-  const Part targets = part_of(params.target_offsets, chunk, params.num_targets);
-  if (gain == 0 || samples.end - samples.begin < 2 || targets.begin == targets.end) return;
-
-  const DriftHead at{is_key ? params.fresh.k : params.fresh.v, is_key ? params.cached.k : params.cached.v,
-                     blockIdx.y / 2, is_key ? static_cast<std::uint32_t>(params.rope.half_dim) : 0, is_key};
-  const Divisor& units = is_key ? params.key_units : params.value_units;
   const auto head_dim = static_cast<std::uint32_t>(params.head_dim);
-  const std::uint32_t stripe = units.quotient(threadIdx.x);
-  const std::uint32_t num_stripes = units.quotient(kDriftThreads);
-  const bool has_unit = stripe < num_stripes;
-  const std::uint32_t first_stripe = blockIdx.z * num_stripes;
-  if (first_stripe >= static_cast<std::uint32_t>(targets.end - targets.begin)) return;
-  const typename How::Unit unit = How::unit_of(params, at, has_unit ? threadIdx.x - stripe * units.value : 0);
   const bool has_second = unit.second_channel != unit.first_channel;
-
   Moments<How> moments;
-  for (std::int64_t i = samples.begin + std::int64_t{stripe}; has_unit && i < samples.end; i += num_stripes) {
+  for (std::int64_t i = samples.begin + std::int64_t{stripes.own}; stripes.has_unit && i < samples.end;
+       i += stripes.count) {
     const std::int32_t row = params.sample_rows[i];
     if (!in_range(row, params.num_rows)) continue;
     const auto sample = static_cast<std::uint32_t>(i);
@@ -119,39 +119,75 @@ __global__ void __launch_bounds__(kDriftThreads) correct_drift(const DriftParams
     if (unit.turns) How::turn_unit(params, unit, row, true, cached);
     moments.add(fresh, cached, has_second);
   }
-  if (has_unit) {
-    float* const stripe_means = means + stripe * head_dim;
+  __syncthreads();  // an earlier call may still be reading them
+  if (stripes.has_unit) {
+    float* const stripe_means = means + stripes.own * head_dim;
 #pragma unroll
     for (int c = 0; c < How::kChannels; ++c) {
       stripe_means[unit.first_channel + c] = moments.means.first[c];
       if (has_second) stripe_means[unit.second_channel + c] = moments.means.second[c];
     }
-    counts[stripe] = moments.count;
+    counts[stripes.own] = moments.count;
   }
   __syncthreads();
 
   // A thread puts the stripes of one channel together.
-  float num_samples = 0;
-  float mean = 0;
-  for (std::uint32_t s = 0; s < num_stripes; ++s) {
-    num_samples += counts[s];
-    if (threadIdx.x < head_dim) mean = __fmaf_rn(counts[s], means[s * head_dim + threadIdx.x], mean);
+  Drift drift{0, 0, 0};
+  for (std::uint32_t s = 0; s < stripes.count; ++s) {
+    drift.num_samples += counts[s];
+    if (threadIdx.x < head_dim) drift.mean = __fmaf_rn(counts[s], means[s * head_dim + threadIdx.x], drift.mean);
   }
-  if (num_samples < 2) return;
-  mean /= num_samples;
+  if (drift.num_samples == 0) return drift;
+  drift.mean /= drift.num_samples;
   float deviation = moments.deviation;
-  for (std::uint32_t s = 0; threadIdx.x < head_dim && s < num_stripes; ++s) {
-    const float between = means[s * head_dim + threadIdx.x] - mean;
+  for (std::uint32_t s = 0; threadIdx.x < head_dim && s < stripes.count; ++s) {
+    const float between = means[s * head_dim + threadIdx.x] - drift.mean;
     deviation = __fmaf_rn(counts[s] * between, between, deviation);
   }
-  const float2 sums = sum_block(make_float2(mean * mean, deviation));
-  const float variance = sums.y / (num_samples - 1);
-  // Also where there is no drift at all, or no number.
-  if (!(variance < num_samples * sums.x)) return;
-  const float share = gain * (1 - variance / (num_samples * sums.x));
-  if (threadIdx.x < head_dim) shift[threadIdx.x] = share * mean;
+  drift.variance = sum_block(make_float2(deviation, 0)).x / (drift.num_samples - 1);
+  return drift;
+}
+
+/// How much of the samples' mean counts, measured from `common`. Every thread of the block calls it.
+[[nodiscard]] __device__ float shrink(const Drift& drift, float common) {
+  if (drift.num_samples < 2) return 0;
+  const float beyond = drift.mean - common;
+  const float distance = drift.num_samples * sum_block(make_float2(beyond * beyond, 0)).x;
+  // 0 also where there is no drift at all, or no number.
+  return drift.variance < distance ? 1 - drift.variance / distance : 0;
+}
+
+template <class How>
+__global__ void __launch_bounds__(kDriftThreads) correct_drift(const DriftParams params) {
+  __shared__ float shift[kMaxHeadDim];
+  const std::uint32_t chunk = blockIdx.x;
+  const bool is_key = blockIdx.y % 2 == 0;
+  const float gain = is_key ? params.key_gain : params.value_gain;
+  const Part targets = part_of(params.target_offsets, chunk, params.num_targets);
+  if (gain == 0 || targets.begin == targets.end) return;
+
+  const DriftHead at{is_key ? params.fresh.k : params.fresh.v, is_key ? params.cached.k : params.cached.v,
+                     blockIdx.y / 2, is_key ? static_cast<std::uint32_t>(params.rope.half_dim) : 0, is_key};
+  const Divisor& units = is_key ? params.key_units : params.value_units;
+  const std::uint32_t own_stripe = units.quotient(threadIdx.x);
+  const std::uint32_t num_stripes = units.quotient(kDriftThreads);
+  const Stripes stripes{own_stripe, num_stripes, own_stripe < num_stripes};
+  const std::uint32_t first_stripe = blockIdx.z * num_stripes;
+  if (first_stripe >= static_cast<std::uint32_t>(targets.end - targets.begin)) return;
+  const typename How::Unit unit =
+      How::unit_of(params, at, stripes.has_unit ? threadIdx.x - own_stripe * units.value : 0);
+
+  const Drift all = drift_of<How>(params, at, unit, stripes, {0, params.num_samples});
+  const float all_share = shrink(all, 0);
+  const float common = all_share * all.mean;
+  const Drift own = drift_of<How>(params, at, unit, stripes, part_of(params.sample_offsets, chunk, params.num_samples));
+  const float own_share = shrink(own, common);
+  if (all_share == 0 && own_share == 0) return;
+  if (threadIdx.x < static_cast<std::uint32_t>(params.head_dim)) {
+    shift[threadIdx.x] = gain * __fmaf_rn(own_share, own.mean - common, common);
+  }
   __syncthreads();
-  if (!has_unit) return;
+  if (!stripes.has_unit) return;
 
   typename How::Values unit_shift;
 #pragma unroll
@@ -160,7 +196,7 @@ __global__ void __launch_bounds__(kDriftThreads) correct_drift(const DriftParams
     unit_shift.second[c] = shift[unit.second_channel + c];
   }
   const std::uint32_t step = gridDim.z * num_stripes;
-  for (std::int64_t i = targets.begin + std::int64_t{first_stripe + stripe}; i < targets.end; i += step) {
+  for (std::int64_t i = targets.begin + std::int64_t{first_stripe + own_stripe}; i < targets.end; i += step) {
     const std::int32_t row = params.target_rows[i];
     if (!in_range(row, params.num_rows)) continue;
     // The view may be written; addresses are worked out for reading and writing alike.

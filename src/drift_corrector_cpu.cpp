@@ -40,7 +40,7 @@ struct RowBlock {
   }
 };
 
-/// One head of one chunk's keys or values.
+/// One head of keys or values.
 class HeadDrift {
  public:
   HeadDrift(const DriftCorrection& correction, const cpu::RowKernels& kernels, cpu::Side side,
@@ -52,30 +52,65 @@ class HeadDrift {
         head_dim_(correction.geometry.head_dim),
         turns_(side == cpu::Side::kKey && correction.rope.turns()) {}
 
-  void correct(std::size_t chunk) noexcept {
+  /// All chunks.
+  void correct() noexcept {
     const float gain = side_ == cpu::Side::kKey ? correction_.key_gain : correction_.value_gain;
     if (gain == 0) return;
-    const auto first_target = static_cast<std::size_t>(correction_.target_offsets[chunk]);
-    const auto num_targets = static_cast<std::size_t>(correction_.target_offsets[chunk + 1]) - first_target;
-    if (num_targets == 0 || !find_shift(chunk, gain)) return;
-    std::span<const std::int32_t> targets = correction_.target_rows.subspan(first_target, num_targets);
-    while (!targets.empty()) {
-      const std::size_t count = std::min(targets.size(), static_cast<std::size_t>(kBlockRows));
-      move(RowBlock(correction_.row_slots, targets.first(count)));
-      targets = targets.subspan(count);
+    find_common();
+    for (std::size_t chunk = 0; chunk + 1 < correction_.target_offsets.size(); ++chunk) {
+      const auto first = static_cast<std::size_t>(correction_.target_offsets[chunk]);
+      const auto count = static_cast<std::size_t>(correction_.target_offsets[chunk + 1]) - first;
+      if (count > 0 && find_shift(chunk, gain)) move(correction_.target_rows.subspan(first, count));
     }
   }
 
  private:
-  /// Sets shift_; false: nothing of the chunk moves.
-  bool find_shift(std::size_t chunk, float gain) noexcept {
-    const std::int32_t begin = correction_.sample_offsets[chunk];
-    const std::int32_t end = correction_.sample_offsets[chunk + 1];
-    const auto num_samples = static_cast<double>(end - begin);
-    if (end - begin < 2) return false;
-    // Differences are fp32. In double their squares are exact, and the difference of two sums below loses nothing.
+  /// Of some samples, by channel. Differences are fp32: in double their squares are exact, and the difference of two
+  /// sums below loses nothing.
+  struct Moments {
+    double count = 0;
     std::array<double, kMaxChannels> sums{};
     std::array<double, kMaxChannels> squares{};
+  };
+
+  /// What all samples have drifted.
+  void find_common() noexcept {
+    common_.fill(0);
+    const Moments all = moments_of(0, static_cast<std::int32_t>(correction_.sample_rows.size()));
+    const double share = shrink(all);
+    for (std::size_t d = 0; share > 0 && d < static_cast<std::size_t>(head_dim_); ++d) {
+      common_[d] = share * (all.sums[d] / all.count);
+    }
+    is_common_ = share > 0;
+  }
+
+  /// Sets shift_; false: nothing of the chunk moves.
+  bool find_shift(std::size_t chunk, float gain) noexcept {
+    const Moments own = moments_of(correction_.sample_offsets[chunk], correction_.sample_offsets[chunk + 1]);
+    const double share = shrink(own);
+    for (std::size_t d = 0; d < static_cast<std::size_t>(head_dim_); ++d) {
+      const double beyond = share > 0 ? share * (own.sums[d] / own.count - common_[d]) : 0;
+      shift_[d] = static_cast<float>(gain * (common_[d] + beyond));
+    }
+    return is_common_ || share > 0;
+  }
+
+  /// How much of the samples' mean counts, measured from what is common. 0 also where there is no drift at all, or no
+  /// number.
+  [[nodiscard]] double shrink(const Moments& of) const noexcept {
+    if (of.count < 2) return 0;
+    double distance = 0;
+    double variance = 0;
+    for (std::size_t d = 0; d < static_cast<std::size_t>(head_dim_); ++d) {
+      const double mean = of.sums[d] / of.count;
+      distance += (mean - common_[d]) * (mean - common_[d]);
+      variance += std::max(of.squares[d] - of.sums[d] * mean, 0.0) / (of.count - 1);
+    }
+    return variance < of.count * distance ? 1 - variance / (of.count * distance) : 0;
+  }
+
+  [[nodiscard]] Moments moments_of(std::int32_t begin, std::int32_t end) noexcept {
+    Moments moments{.count = static_cast<double>(end - begin)};
     for (std::int32_t i = begin; i < end; i += kBlockRows) {
       const std::int64_t count = std::min<std::int64_t>(kBlockRows, end - i);
       read_samples(i, count);
@@ -85,25 +120,12 @@ class HeadDrift {
         for (std::int32_t d = 0; d < head_dim_; ++d) {
           const double difference = fresh[d] - cached[d];
           const auto channel = static_cast<std::size_t>(d);
-          sums[channel] += difference;
-          squares[channel] += difference * difference;
+          moments.sums[channel] += difference;
+          moments.squares[channel] += difference * difference;
         }
       }
     }
-    double mean_square = 0;
-    double variance = 0;
-    for (std::size_t d = 0; d < static_cast<std::size_t>(head_dim_); ++d) {
-      const double mean = sums[d] / num_samples;
-      mean_square += mean * mean;
-      variance += std::max(squares[d] - sums[d] * mean, 0.0) / (num_samples - 1);
-    }
-    // Also where there is no drift at all, or no number.
-    if (!(variance < num_samples * mean_square)) return false;
-    const double share = gain * (1 - variance / (num_samples * mean_square));
-    for (std::size_t d = 0; d < static_cast<std::size_t>(head_dim_); ++d) {
-      shift_[d] = static_cast<float>(share * (sums[d] / num_samples));
-    }
-    return true;
+    return moments;
   }
 
   void read_samples(std::int32_t begin, std::int64_t count) noexcept {
@@ -126,6 +148,14 @@ class HeadDrift {
                                   .head_dim = head_dim_},
                                  kernels_, scratch_.data());
     cached.read(side_, correction_.layer, head_, 0, block.count, cached_.data());
+  }
+
+  void move(std::span<const std::int32_t> targets) noexcept {
+    while (!targets.empty()) {
+      const std::size_t count = std::min(targets.size(), static_cast<std::size_t>(kBlockRows));
+      move(RowBlock(correction_.row_slots, targets.first(count)));
+      targets = targets.subspan(count);
+    }
   }
 
   void move(const RowBlock& block) noexcept {
@@ -188,7 +218,9 @@ class HeadDrift {
   const std::int32_t head_;
   const std::int32_t head_dim_;
   const bool turns_;
-  Channels shift_;  // of semantic keys, or of values
+  std::array<double, kMaxChannels> common_{};  // what all samples have drifted
+  bool is_common_ = false;                     // whether that is anything
+  Channels shift_;                             // of a chunk's semantic keys, or values
   // [count][D] of a block of rows
   Rows fresh_;
   Rows cached_;
@@ -216,14 +248,11 @@ class CpuDriftCorrector final : public DriftCorrector {
  private:
   void correct(const DriftCorrection& correction) {
     const std::int64_t num_heads = correction.geometry.num_kv_heads;
-    const auto num_chunks = static_cast<std::int64_t>(correction.sample_offsets.size()) - 1;
     const auto body = [&](std::int64_t task, std::int32_t /*worker*/) {
-      const auto head = static_cast<std::int32_t>(task % num_heads);
-      for (const cpu::Side side : {cpu::Side::kKey, cpu::Side::kValue}) {
-        HeadDrift(correction, kernels_, side, head).correct(static_cast<std::size_t>(task / num_heads));
-      }
+      const cpu::Side side = task % 2 == 0 ? cpu::Side::kKey : cpu::Side::kValue;
+      HeadDrift(correction, kernels_, side, static_cast<std::int32_t>(task / 2)).correct();
     };
-    const std::int64_t num_tasks = num_chunks * num_heads;
+    const std::int64_t num_tasks = 2 * num_heads;
     const auto num_rows = static_cast<std::int64_t>(correction.sample_rows.size() + correction.target_rows.size());
     if (num_rows * num_heads * correction.geometry.head_dim >= kParallelFromElements) {
       pool_.parallel_for(num_tasks, body);

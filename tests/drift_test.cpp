@@ -59,26 +59,56 @@ DriftCase small_case(std::vector<test_support::DriftChunk> chunks) {
   return c;
 }
 
-TEST_CASE("what all samples have in common moves targets by gain times that, and sums to nothing where all is noise") {
-  for (const float gain : {0.0F, 0.5F, 1.0F}) {
-    DriftCase c = small_case({{5, 7, DriftKind::kCommon}, {6, 7, DriftKind::kNoise}, {1, 4, DriftKind::kCommon}});
+/// How far a channel of targets moves in semantic keys, or in values.
+struct Moves {
+  DriftWorld world;
+  std::vector<std::byte> after;
+
+  Moves(DriftCase c, float gain) : world(with_gain(std::move(c), gain)) {
+    after = corrected(world, *pikv::make_cpu_drift_corrector(1));
+  }
+  static DriftCase with_gain(DriftCase c, float gain) {
     c.turns = false;  // keys are seen as they are planted
     c.key_gain = c.value_gain = gain;
-    DriftWorld world(c);
-    const std::vector<std::byte> after = corrected(world, *pikv::make_cpu_drift_corrector(1));
-    const auto moved_by = [&](std::size_t target, Side side, std::int32_t head, std::int32_t d) {
-      return world.target_value(after, target, side, head, d) -
-             world.target_value(world.before(), target, side, head, d);
-    };
+    return c;
+  }
+  [[nodiscard]] double by(std::size_t target, Side side, std::int32_t d) const {
+    return world.target_value(after, target, side, 1, d) - world.target_value(world.before(), target, side, 1, d);
+  }
+  [[nodiscard]] double planted(std::size_t chunk, Side side, std::int32_t d) const {
+    return world.planted(chunk, side, 1)[static_cast<std::size_t>(d)];
+  }
+};
+
+TEST_CASE("targets move by gain times what all samples of their chunk have in common") {
+  for (const float gain : {0.0F, 0.5F, 1.0F}) {
+    const Moves moves(small_case({{5, 7, DriftKind::kCommon}, {9, 2, DriftKind::kCommon}}), gain);
     for (const Side side : {Side::kKey, Side::kValue}) {
       for (std::int32_t d = 0; d < 64; ++d) {
-        const double planted = world.planted(0, side, 1)[static_cast<std::size_t>(d)];
-        CHECK(std::abs(moved_by(6, side, 1, d) - gain * planted) < 1e-5);
-        CHECK(moved_by(13, side, 1, d) == 0);
-        CHECK(moved_by(17, side, 1, d) == 0);
+        CHECK(std::abs(moves.by(6, side, d) - gain * moves.planted(0, side, d)) < 1e-5);
+        CHECK(std::abs(moves.by(8, side, d) - gain * moves.planted(1, side, d)) < 1e-5);
       }
     }
   }
+}
+
+TEST_CASE("a chunk with too few samples of its own moves by what all samples have in common") {
+  for (const std::int32_t num_samples : {0, 1}) {
+    const DriftKind kind = DriftKind::kCommon;
+    const Moves moves(small_case({{num_samples, 3, kind}, {40, 7, kind}}), 1);
+    for (const Side side : {Side::kKey, Side::kValue}) {
+      for (std::int32_t d = 0; d < 64; ++d) {
+        const double mean =
+            (num_samples * moves.planted(0, side, d) + 40 * moves.planted(1, side, d)) / (num_samples + 40);
+        CHECK(std::abs(moves.by(2, side, d) - mean) < (num_samples == 0 ? 1e-5 : 0.03));
+      }
+    }
+  }
+}
+
+TEST_CASE("noise moves nothing") {
+  const Moves moves(small_case({{6, 7, DriftKind::kNoise}, {8, 4, DriftKind::kNoise}}), 1);
+  CHECK(moves.after == moves.world.before());
 }
 
 TEST_CASE("no drift moves nothing") {

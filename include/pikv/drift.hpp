@@ -24,13 +24,14 @@
 namespace pikv {
 inline namespace v0 {
 
-/// One layer of some chunks of a prompt. Row = position. For each chunk with n >= 2 sample rows, each head, and K and V
-/// apart, with d_i = fresh - cached of sample i (cached keys turned back by R(-row)), m their mean and s^2 their sample
-/// variance by channel, every target row moves by
-///   gain * max(0, 1 - sum(s^2) / (n * sum(m^2))) * m
-/// (keys: turned by R(row)), the positive-part James-Stein estimate of the common drift (Efron and Morris, "Stein's
-/// estimation rule and its competitors", 1973): what is not sure to be common is left out. Chunks with fewer samples
-/// are left alone. Sample rows are read and not written: fresh rows replace them anyway.
+/// One layer of some chunks of a prompt. Row = position. For each head, and K and V apart, with d_i = fresh - cached of
+/// sample i (cached keys turned back by R(-row)), every target row of a chunk moves by
+///   gain * (g + shrink(m - g) * (m - g)),   shrink(x) = max(0, 1 - sum(s^2) / (n * sum(x^2)))
+/// (keys: turned by R(row)), where m is the mean and s^2 the sample variance by channel of the chunk's n samples, and
+/// g = shrink(M) * M of the mean M of all samples: the positive-part James-Stein estimate of what a chunk's rows have
+/// drifted, towards what all have drifted, and of that towards nothing (Efron and Morris, "Stein's estimation rule and
+/// its competitors", 1973). What is not sure to be common is left out. A chunk with fewer than two samples moves by
+/// gain * g. Sample rows are read and not written: fresh rows replace them anyway.
 struct DriftCorrection {
   KvGeometry geometry;  ///< its dtype is not used: views name their own
   std::int32_t layer = 0;

@@ -83,8 +83,14 @@ class DriftWorld {
 
  private:
   struct Drift {
-    std::vector<double> shift;  // semantic, gain and all; empty: nothing may move
-    double error = 0;           // of each channel, in fp32
+    std::vector<double> shift{};  // semantic, gain and all; empty: nothing may move
+    double error = 0;             // of each channel, in fp32
+  };
+  struct Samples {
+    double count = 0;
+    std::vector<double> mean{};
+    double variance = 0;  // summed over channels
+    double error = 0;
   };
 
   void choose_rows(std::mt19937& random);
@@ -94,6 +100,8 @@ class DriftWorld {
   [[nodiscard]] std::vector<double> cached_head(Side side, std::int32_t row, std::int32_t head) const;
   /// Of the cache, turned back. error: grows to the bound of fp32 arithmetic.
   [[nodiscard]] std::vector<double> semantic_head(Side side, std::int32_t row, std::int32_t head, double& error) const;
+  [[nodiscard]] Samples samples(std::int32_t begin, std::int32_t end, Side side, std::int32_t head) const;
+  [[nodiscard]] static std::vector<double> shrunk(const Samples& samples, const std::vector<double>& towards);
   [[nodiscard]] Drift find_drift(std::size_t chunk, Side side, std::int32_t head) const;
 
   DriftCase case_;

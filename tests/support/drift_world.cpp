@@ -188,19 +188,14 @@ std::vector<double> DriftWorld::semantic_head(Side side, std::int32_t row, std::
   return values;
 }
 
-DriftWorld::Drift DriftWorld::find_drift(std::size_t chunk, Side side, std::int32_t head) const {
-  const std::int32_t begin = sample_offsets_[chunk];
-  const std::int32_t end = sample_offsets_[chunk + 1];
-  const double gain = side == Side::kKey ? case_.key_gain : case_.value_gain;
-  Drift drift;
-  if (end - begin < 2 || gain == 0) return drift;
+DriftWorld::Samples DriftWorld::samples(std::int32_t begin, std::int32_t end, Side side, std::int32_t head) const {
   const auto head_dim = static_cast<std::size_t>(case_.geometry.head_dim);
-  const double n = end - begin;
+  Samples samples{.mean = std::vector<double>(head_dim)};
   std::vector<std::vector<double>> differences;
   double largest = 0;
   for (std::int32_t i = begin; i < end; ++i) {
     const auto sample = static_cast<std::size_t>(i);
-    std::vector<double> difference = semantic_head(side, sample_rows_[sample], head, drift.error);
+    std::vector<double> difference = semantic_head(side, sample_rows_[sample], head, samples.error);
     for (std::size_t d = 0; d < head_dim; ++d) {
       const std::int64_t at =
           oracle_address(fresh_placement_, side, 0, fresh_slots_[sample], head, static_cast<std::int32_t>(d));
@@ -209,23 +204,41 @@ DriftWorld::Drift DriftWorld::find_drift(std::size_t chunk, Side side, std::int3
     }
     differences.push_back(difference);
   }
-  drift.error += largest * 0x1p-18;
-  std::vector<double> mean(head_dim);
+  samples.error += largest * 0x1p-17;
+  samples.count = end - begin;
   for (const auto& difference : differences) {
-    for (std::size_t d = 0; d < head_dim; ++d) mean[d] += difference[d] / n;
+    for (std::size_t d = 0; d < head_dim; ++d) samples.mean[d] += difference[d] / samples.count;
   }
-  double variance = 0;
-  double mean_square = 0;
-  for (std::size_t d = 0; d < head_dim; ++d) {
-    mean_square += mean[d] * mean[d];
-    for (const auto& difference : differences) {
-      variance += (difference[d] - mean[d]) * (difference[d] - mean[d]) / (n - 1);
+  for (const auto& difference : differences) {
+    for (std::size_t d = 0; d < head_dim; ++d) {
+      const double beside = difference[d] - samples.mean[d];
+      samples.variance += beside * beside / (samples.count - 1);
     }
   }
-  // Where the two are equal but for rounding, the shift is as good as none.
-  if (variance >= n * mean_square * (1 + 1e-4)) return drift;
-  const double share = mean_square == 0 ? 0 : std::max(0.0, 1 - variance / (n * mean_square));
-  for (const double m : mean) drift.shift.push_back(gain * share * m);
+  return samples;
+}
+
+std::vector<double> DriftWorld::shrunk(const Samples& samples, const std::vector<double>& towards) {
+  std::vector<double> result = towards;
+  if (samples.count < 2) return result;
+  double distance = 0;
+  for (std::size_t d = 0; d < towards.size(); ++d) distance += std::pow(samples.mean[d] - towards[d], 2);
+  // Where the two are equal but for rounding, there is nothing beyond.
+  if (samples.variance >= samples.count * distance * (1 - 1e-4)) return result;
+  const double share = 1 - samples.variance / (samples.count * distance);
+  for (std::size_t d = 0; d < towards.size(); ++d) result[d] += share * (samples.mean[d] - towards[d]);
+  return result;
+}
+
+DriftWorld::Drift DriftWorld::find_drift(std::size_t chunk, Side side, std::int32_t head) const {
+  const double gain = side == Side::kKey ? case_.key_gain : case_.value_gain;
+  if (gain == 0) return {};
+  const std::vector<double> nothing(static_cast<std::size_t>(case_.geometry.head_dim));
+  const Samples all = samples(0, static_cast<std::int32_t>(sample_rows_.size()), side, head);
+  const Samples own = samples(sample_offsets_[chunk], sample_offsets_[chunk + 1], side, head);
+  Drift drift{.shift = shrunk(own, shrunk(all, nothing)), .error = all.error + own.error};
+  if (drift.shift == nothing) return {};
+  for (double& d : drift.shift) d *= gain;
   return drift;
 }
 
