@@ -59,9 +59,11 @@ TEST_CASE("budget: without a tolerance the whole budget goes into one pass behin
   REQUIRE(pass.has_value());
   CHECK(pass->rows.empty());
   CHECK(pass->key_drift_gain == 0);
-  REQUIRE(pass->probes.size() == kNumLayers);
-  for (const pikv::RepairProbe& probe : pass->probes) {
-    CHECK(probe.signal == pikv::RepairSignal::kQuestionAttention);
+  REQUIRE(pass->probes.size() == 2 * kNumLayers);
+  for (std::size_t i = 0; i < pass->probes.size(); ++i) {
+    const pikv::RepairProbe& probe = pass->probes[i];
+    CHECK(probe.layer == static_cast<std::int32_t>(i / 2));
+    CHECK(probe.signal == (i % 2 == 0 ? pikv::RepairSignal::kQuestionAttention : pikv::RepairSignal::kAnswerAttention));
     (void)run->on_scores(probe, scores_of(24, 0, {{5, 3}, {14, 2}, {20, 1}, {8, 0.5F}, {0, 9}, {23, 9}}));
   }
   CHECK_FALSE(run->wants_logits());

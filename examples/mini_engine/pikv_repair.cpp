@@ -99,8 +99,11 @@ class RepairPasses::Observer final : public PassObserver {
   }
 
   void on_queries(int layer, const TurnedQueries& queries) override {
-    const pikv::RepairProbe* const probe = probe_of(layer, pikv::RepairSignal::kQuestionAttention);
-    if (probe != nullptr) tell(*probe, question_attention(*probe, queries));
+    for (const auto& [signal, first_row] : {std::pair{pikv::RepairSignal::kQuestionAttention, question_},
+                                            std::pair{pikv::RepairSignal::kAnswerAttention, rows_.back()}}) {
+      const pikv::RepairProbe* const probe = probe_of(layer, signal);
+      if (probe != nullptr) tell(*probe, attention_of(first_row, layer, queries));
+    }
   }
 
  private:
@@ -213,9 +216,9 @@ class RepairPasses::Observer final : public PassObserver {
     return scores;
   }
 
-  [[nodiscard]] std::vector<float> question_attention(const pikv::RepairProbe& probe,
-                                                      const TurnedQueries& queries) const {
-    const auto first = std::lower_bound(queries.rows.begin(), queries.rows.end(), question_);
+  /// That rows from first_row on pay to each row of the prompt, on average.
+  [[nodiscard]] std::vector<float> attention_of(std::int32_t first_row, int layer, const TurnedQueries& queries) const {
+    const auto first = std::lower_bound(queries.rows.begin(), queries.rows.end(), first_row);
     const std::vector<std::int32_t> rows(first, queries.rows.end());
     if (rows.empty()) return no_scores();
     const auto count = static_cast<std::size_t>(plan_.num_rows());
@@ -227,7 +230,7 @@ class RepairPasses::Observer final : public PassObserver {
     check(device_.scorer.add_attention_async(
         {.geometry = geometry(),
          .num_query_heads = model_->num_heads,
-         .layer = probe.layer,
+         .layer = layer,
          .keys = pikv::as_const(cache_view(sequence_.cache())),
          .key_slots = pikv::SlotMap::per_token(reinterpret_cast<const pikv::Slot*>(slots.data()), plan_.num_rows()),
          .queries = static_cast<const std::byte*>(queries.data) + skipped * pikv::dtype_bytes(dtype),

@@ -35,6 +35,7 @@ enum class RepairSignal : std::uint8_t {
   kDeviation,          ///< of the pass's repaired rows: DeviationScoring with the probe's weights
   kQuestionAttention,  ///< of all rows of the prompt: AttentionScoring::key_scores from the plan's fresh rows behind
                        ///< the last cached one, divided by how many these are
+  kAnswerAttention,    ///< the same from the prompt\'s last row alone, which the answer begins behind
   kNone,               ///< nothing: the run is asked, with empty scores, which rows go on
 };
 
@@ -48,11 +49,12 @@ struct RepairProbe {
 struct RepairPass {
   /// Approximate rows of the plan, ascending; may be empty.
   std::vector<std::int32_t> rows;
-  /// Ascending by layer, at most one a layer. A deviation is measured before the row's K and V of that layer are
-  /// replaced; attention after.
+  /// Ascending by layer, at most one of a signal a layer. A deviation is measured before the row's K and V of that
+  /// layer are replaced; attention after.
   std::vector<RepairProbe> probes;
   /// Whether, and how far, the approximate rows beside them are moved by what the pass's repaired rows of their chunk
-  /// have drifted (DriftCorrection): in every layer, before attention sees them. Rows that an earlier pass repaired stay.
+  /// have drifted (DriftCorrection): in every layer, before attention sees them. Rows that an earlier pass repaired
+  /// stay.
   float key_drift_gain = 0.0F;
   float value_drift_gain = 0.0F;
 };

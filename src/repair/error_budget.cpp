@@ -89,7 +89,9 @@ class ErrorBudgetRun final : public RepairRun {
   void probe_question(RepairPass& pass) {
     std::fill(attention_.begin(), attention_.end(), 0.0F);
     for (std::int32_t layer = 0; layer < num_layers_; ++layer) {
-      pass.probes.push_back({.layer = layer, .signal = RepairSignal::kQuestionAttention});
+      for (const RepairSignal signal : {RepairSignal::kQuestionAttention, RepairSignal::kAnswerAttention}) {
+        pass.probes.push_back({.layer = layer, .signal = signal});
+      }
     }
   }
 
@@ -102,7 +104,7 @@ class ErrorBudgetRun final : public RepairRun {
   std::size_t num_repaired_ = 0;
   int num_passes_ = 0;
   bool is_done_ = false;
-  std::vector<float> attention_;  // of the last pass, [rows of the prompt], summed over layers
+  std::vector<float> attention_;  // of the last pass, [rows of the prompt], summed over layers and signals
   std::vector<double> before_;    // log-probabilities behind the last pass
 };
 
