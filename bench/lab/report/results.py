@@ -5,6 +5,7 @@ lines would look like a result.
 """
 import collections
 import dataclasses
+import gzip
 import json
 import math
 
@@ -18,6 +19,11 @@ OURS = "budget"
 LEAST_KL = -1e-4
 # What theory says is zero may be this by rounding, in nats.
 EXACT_KL = 1e-5
+
+
+def open_text(path):
+    """A file of lines, packed by gzip where its name says so."""
+    return gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8")
 
 
 class BadResults(Exception):
@@ -198,7 +204,7 @@ def read(paths, growing=False):
     layers = {}  # set -> number of layers
     for path in paths:
         try:
-            with open(path, encoding="utf-8") as file:
+            with open_text(path) as file:
                 content = file.read()
         except (OSError, UnicodeDecodeError) as error:
             raise BadResults(f"{path}: cannot be read: {error}") from error

@@ -105,9 +105,11 @@ std::unique_ptr<ChunkServer> CaseServing::make_server(pikv::SlabFormat format) {
                                       .device = engine_.reuse_device(mini_engine::ChunkPlace::kDevice)});
 }
 
-ChunkServer& CaseServing::server(pikv::SlabFormat format) {
-  std::unique_ptr<ChunkServer>& made = servers_[format];
-  if (made == nullptr) made = make_server(format);
+/// Arms that encode behind other contexts have stores of their own: what one of them encodes behind could be an exact
+/// prefix of a prompt of another.
+ChunkServer& CaseServing::server(const ArmSpec& arm) {
+  std::unique_ptr<ChunkServer>& made = servers_[{arm.format, arm.context}];
+  if (made == nullptr) made = make_server(arm.format);
   return *made;
 }
 
@@ -169,7 +171,7 @@ void CaseServing::serve_exact_prefix(Served& served, ArmResult& result) {
 }
 
 void CaseServing::serve_chunks(const ArmSpec& arm, Served& served, ArmResult& result) {
-  ChunkServer& with = server(arm.format);
+  ChunkServer& with = server(arm);
   encode(arm, with);
   const pikv::Prompt prompt =
       chunk_prompt(*one_, arm.kind, [&](std::size_t passage) { return with.recipe(context_of(arm, passage)); });
@@ -197,7 +199,7 @@ void CaseServing::prefill(ChunkServer& with, const pikv::Prompt& prompt, const m
 }
 
 void CaseServing::serve_ape(const ArmSpec& arm, Served& served, ArmResult& result) {
-  ChunkServer& with = server(arm.format);
+  ChunkServer& with = server(arm);
   encode(arm, with);
   const pikv::Prompt prompt =
       chunk_prompt(*one_, arm.kind, [&](std::size_t passage) { return with.recipe(context_of(arm, passage)); });

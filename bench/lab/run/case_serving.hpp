@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "lab/data/cases.hpp"
@@ -55,7 +56,7 @@ class CaseServing {
 
  private:
   [[nodiscard]] std::unique_ptr<mini_engine::ChunkServer> make_server(pikv::SlabFormat format);
-  [[nodiscard]] mini_engine::ChunkServer& server(pikv::SlabFormat format);
+  [[nodiscard]] mini_engine::ChunkServer& server(const ArmSpec& arm);
   [[nodiscard]] CraftVariants& craft_variants();
   [[nodiscard]] std::vector<mini_engine::TokenId> context_of(const ArmSpec& arm, std::size_t passage) const;
   void encode(const ArmSpec& arm, mini_engine::ChunkServer& with);
@@ -76,7 +77,7 @@ class CaseServing {
   mini_engine::PagedCache cache_;
   mini_engine::PagedCache scratch_;  // where chunks are encoded
   mini_engine::ThreadPool pool_;
-  std::map<pikv::SlabFormat, std::unique_ptr<mini_engine::ChunkServer>> servers_;
+  std::map<std::pair<pikv::SlabFormat, ArmSpec::Context>, std::unique_ptr<mini_engine::ChunkServer>> servers_;
   std::unique_ptr<mini_engine::ChunkServer> craft_server_;
   std::optional<CraftVariants> craft_variants_;
   const Case* one_ = nullptr;
