@@ -29,8 +29,9 @@ plain_arms=(full exact-prefix sorted-prefix shuffled-full no-context gold-only b
   reanchored reanchored-behind-system reanchored-neighbours ape format:fp8 format:int8 format:int4)
 behind_system_repairs=(first:1 first:4 first:16 first:32 ends:8 blend:0.05 blend:0.1 blend:0.15 blend-gradual:0.1
   attention:0.05 attention:0.1 attention:0.15 prophet:0.05 prophet:0.1 prophet:0.2 attended-deviation:0.1 focus:0.1
-  random:0.1 all)
-neighbours_repairs=(first:16 blend:0.1 attention:0.1 prophet:0.05 prophet:0.1)
+  random:0.1 all budget:0,most=0.05 budget:0 budget:0,most=0.2 budget:0.05,most=0.2 budget:0.01,most=0.2)
+neighbours_repairs=(first:16 blend:0.1 attention:0.1 prophet:0.05 prophet:0.1 budget:0,most=0.05 budget:0)
+variants=(cache-craft:1e-9 cache-craft:0.5 cache-craft:1)
 quick_arms=(full exact-prefix shuffled-full block-mask reanchored reanchored-behind-system
   reanchored-behind-system+first:4 reanchored-behind-system+blend:0.1 reanchored-behind-system+all)
 
@@ -43,6 +44,7 @@ arms_of() {
   printf '%s\n' "${plain_arms[@]}" | if [ "$1" = text ]; then grep -vx gold-only; else cat; fi
   printf 'reanchored-behind-system+%s\n' "${behind_system_repairs[@]}"
   printf 'reanchored-neighbours+%s\n' "${neighbours_repairs[@]}"
+  printf '%s\n' "${variants[@]}"
 }
 # The axes of the map that a set is for.
 axes_of() {
@@ -120,7 +122,7 @@ for set in "${prepared[@]}"; do
     program lab_run
     say "running $set"
     mapfile -t arms < <(arms_of "$set")
-    more=(--generate --mechanism --num-forced 32)
+    more=(--generate --mechanism --num-forced 16)
     if [ "$quick" = 1 ]; then more=(--generate --num-forced 4 --num-cases 2); fi
     "$bin/lab_run" "${compute[@]}" --cases "$out/$set.cases.jsonl" --results "$out/$set.results.jsonl" \
       --arms "${arms[@]}" "${more[@]}"

@@ -12,8 +12,11 @@ import results as lab
 # Two arms count as equal where the difference lies within these with 95 % confidence on either side.
 F1_MARGIN = 0.02
 NLL_MARGIN = 0.02
-# An arm measured on a smaller share of the questions is left out of comparisons between policies.
+# An arm measured on a smaller share of the questions is left out of the contest that is about as many questions as
+# can be; the contest of every policy goes over the questions that all of these share, and leaves out what was measured
+# on fewer than so many.
 LEAST_COVERAGE = 0.5
+LEAST_CASES = 12
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,7 +104,7 @@ def family_of(point):
     return point.policy.split(":", 1)[0]
 
 
-def contest(arms):
+def contest(arms, of_every_policy=False):
     """None without repaired arms."""
     repaired = {arm: runs for arm, runs in arms.items() if "+" in arm}
     if not repaired:
@@ -109,7 +112,8 @@ def contest(arms):
     bases = {arm.split("+", 1)[0] for arm in repaired}
     wanted = [arm for arm in arms if arm in repaired or arm in bases or arm in (lab.REFERENCE, lab.FLOOR)]
     most = max(len(runs) for runs in repaired.values())
-    kept = [arm for arm in wanted if len(arms[arm]) >= LEAST_COVERAGE * most]
+    least = LEAST_CASES if of_every_policy else LEAST_COVERAGE * most
+    kept = [arm for arm in wanted if len(arms[arm]) >= min(least, most)]
     common = set.intersection(*(set(arms[arm]) for arm in kept))
     if not common:
         return None
@@ -161,12 +165,13 @@ def _log_means(comparison):
     return numpy.log(numpy.maximum(numpy.append(comparison.kl.mean, comparison.kl.means), 1e-12))
 
 
-def rival_of(point, contest_):
-    """The policy of another family that has the least KL at the rows of `point`; KL between two settings runs straight
-    in its logarithm, from no repair at no rows on. None where no other policy was measured up to as many rows."""
+def rival_of(point, contest_, on_same_chunks=False):
+    """The policy of another family that has the least KL at the rows of `point`, of any chunks or of those encoded
+    alike; KL between two settings runs straight in its logarithm, from no repair at no rows on. None where no other
+    policy was measured up to as many rows."""
     best = None
     for (base, family), points in contest_.series().items():
-        if family == family_of(point):
+        if family == family_of(point) or (on_same_chunks and base != base_of(point)):
             continue
         start = [contest_.unrepaired[base]] if base in contest_.unrepaired else []
         rows = [0.0] * len(start) + [other.fraction for other in points]
@@ -197,6 +202,10 @@ class Analysis:
         self.results = results
         self.arms = {name: results.by_arm(name) for name in results.sets()}
         self.compared = {name: compare_all(arms) for name, arms in self.arms.items()}
-        found = {name: contest(arms) for name, arms in self.arms.items()}
-        self.contests = {name: one for name, one in found.items() if one and one.points}
+        self.contests = self._contests(of_every_policy=False)
+        self.contests_of_all = self._contests(of_every_policy=True)
         self.panels = map_cells.panels(results.map_points)
+
+    def _contests(self, of_every_policy):
+        found = {name: contest(arms, of_every_policy) for name, arms in self.arms.items()}
+        return {name: one for name, one in found.items() if one and one.points}

@@ -35,6 +35,7 @@ def makers(docs, png):
                "attention": draw_layers.draw_attention, "map-planes": draw_map.draw_planes,
                "map-curves": draw_map.draw_curves, "hits": draw_hits.draw}
     text = {"sets": tables.sets, "arms": tables.arms, "answers": tables.answers, "policies": tables.policies,
+            "every_policy": tables.every_policy,
             "ours": tables.ours, "controls": tables_of_theory.controls, "map": tables_of_theory.reuse_map,
             "hits": tables_of_theory.hits}
     said = {"freely": words.freely, "repair": words.repair, "recompute": words.recompute,

@@ -116,23 +116,29 @@ def policies(analysis):
     return _per_set((name, _policy_table(contest)) for name, contest in analysis.contests.items())
 
 
+def every_policy(analysis):
+    """The same over the questions that all policies were measured on, where these are fewer."""
+    return _per_set((name, _policy_table(contest)) for name, contest in analysis.contests_of_all.items()
+                    if contest.num_cases < analysis.contests[name].num_cases)
+
+
+def _against(rival):
+    return f"{rival.ratio:.2f} [{rival.low:.2f}, {rival.high:.2f}] of `{rival.name}`" if rival else "none has as many"
+
+
 def ours(analysis):
     """Each setting of our policy against the best other one at as many rows."""
     lines = []
     for name, contest in analysis.contests.items():
         every = [*contest.unrepaired.values(), *contest.points]
-        by_rows, by_time = comparisons.front_by_rows(every), comparisons.front_by_time(every)
+        by_rows = comparisons.front_by_rows(every)
         for point in contest.points:
             if comparisons.family_of(point) != lab.OURS:
                 continue
-            rival = comparisons.rival_of(point, contest)
-            front = " and ".join([word for word, names in (("rows", by_rows), ("time", by_time))
-                                  if point.arm in names]) or "no"
-            lines.append([style.title(name), f"`{point.policy}`", markdown.fixed(100 * point.fraction, 1),
-                          markdown.fixed(point.ms, 1), markdown.number(point.kl.mean),
-                          f"`{rival.name}`" if rival else "none has as many",
-                          markdown.number(rival.kl if rival else None),
-                          f"{rival.ratio:.2f} [{rival.low:.2f}, {rival.high:.2f}]" if rival else "", front,
+            lines.append([style.title(name), f"`{point.policy}` on `{comparisons.base_of(point)}`",
+                          markdown.fixed(100 * point.fraction, 1), markdown.number(point.kl.mean),
+                          _against(comparisons.rival_of(point, contest, on_same_chunks=True)),
+                          _against(comparisons.rival_of(point, contest)), "yes" if point.arm in by_rows else "no",
                           _verdict_below(point)])
-    return markdown.table(["set", "ours", "rows, %", "first token, ms", "KL", "best other at these rows", "its KL",
-                           "ours over it [95 %]", "on the front", "noise floor"], lines)
+    return markdown.table(["set", "ours", "rows, %", "KL", "of the best other on the same chunks, at these rows",
+                           "of the best other on any", "on the front", "noise floor"], lines)
