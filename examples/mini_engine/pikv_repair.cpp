@@ -149,7 +149,7 @@ class RepairPasses::Observer final : public PassObserver {
   }
 
   void tell(const pikv::RepairProbe& probe, const std::vector<float>& scores) {
-    going_on_ = run_->on_scores(probe, scores);
+    if (auto rows = run_->on_scores(probe, scores)) going_on_ = std::move(rows);
   }
 
   [[nodiscard]] bool corrects_drift() const {

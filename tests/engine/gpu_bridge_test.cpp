@@ -174,7 +174,8 @@ TEST_CASE("every way of repair chooses the CPU's rows, at the CPU's cost, and gi
     CAPTURE(static_cast<int>(place));
     World world(Precision::kFloat32, place, pikv::SlabFormat::kPlain);
     for (const std::vector<TokenId>& chunk : documents.chunks) world.encode(chunk);
-    for (const std::string spec : {"first:7", "ends:3", "blend:0.2", "prophet:0.2", "attended-deviation:0.2"}) {
+    for (const std::string spec :
+         {"first:7", "ends:3", "blend:0.2", "prophet:0.2", "attended-deviation:0.2", "budget:0,most=0.3"}) {
       const std::unique_ptr<pikv::RepairPolicy> repair = mini_engine::take(pikv::make_repair_policy(spec));
       for (const std::vector<std::size_t>& order : {std::vector<std::size_t>{0, 1, 2}, {2, 0, 1}}) {
         CAPTURE(spec);

@@ -17,6 +17,10 @@ NLL_MARGIN = 0.02
 # on fewer than so many.
 LEAST_COVERAGE = 0.5
 LEAST_CASES = 12
+# Policies round rows apart; within so much of all rows they count as computing as many.
+SAME_ROWS = 0.005
+# Computing every row is no choice of rows.
+NO_RIVALS = (lab.OURS, "all")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,16 +175,16 @@ def rival_of(point, contest_, on_same_chunks=False):
     policy was measured up to as many rows."""
     best = None
     for (base, family), points in contest_.series().items():
-        if family == family_of(point) or (on_same_chunks and base != base_of(point)):
+        if family in NO_RIVALS or (on_same_chunks and base != base_of(point)):
             continue
         start = [contest_.unrepaired[base]] if base in contest_.unrepaired else []
         rows = [0.0] * len(start) + [other.fraction for other in points]
         curve = start + points
-        above = next((i for i, row in enumerate(rows) if row >= point.fraction), None)
-        if above is None or (above == 0 and rows[0] > point.fraction):
+        above = next((i for i, row in enumerate(rows) if row >= point.fraction - SAME_ROWS), None)
+        if above is None or (above == 0 and rows[0] > point.fraction + SAME_ROWS):
             continue
-        if above == 0:
-            logs = _log_means(curve[0])
+        if above == 0 or abs(rows[above] - point.fraction) <= SAME_ROWS:
+            logs = _log_means(curve[above])
         else:
             step = rows[above] - rows[above - 1]
             weight = (point.fraction - rows[above - 1]) / step if step > 0 else 1.0

@@ -110,7 +110,11 @@ def draw(analysis, folder, png=False):
             if row == "kl":
                 _draw_front(axes, contest)
                 axes.set_title(f"{style.title(name)}  ·  n = {contest.num_cases}")
-            if row != "f1":
+            if all(math.isnan(_value(contest, point, row)[0]) for point in contest.points):
+                axes.text(0.5, 0.5, "not measured", transform=axes.transAxes, ha="center", va="center",
+                          color=style.GREY)
+                axes.set_yticks([])
+            elif row != "f1":
                 axes.set_yscale("log")
                 style.log_ticks(axes.yaxis)
             if column == 0:
