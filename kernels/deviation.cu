@@ -6,6 +6,7 @@
 #include <cuda_runtime_api.h>
 
 #include "element_access.cuh"
+#include "kind_pairs.cuh"
 #include "pair_source.cuh"
 #include "pikv/detail/rotate.hpp"
 #include "score.hpp"
@@ -160,30 +161,12 @@ cudaError_t launch(const DeviationParams& params, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-template <SourceKind kFresh>
-cudaError_t launch_from(const DeviationParams& params, cudaStream_t stream) {
-  switch (params.cached.kind) {
-    case SourceKind::kFloat32:
-      return launch<ByVectors<kFresh, SourceKind::kFloat32>>(params, stream);
-    case SourceKind::kFloat16:
-      return launch<ByVectors<kFresh, SourceKind::kFloat16>>(params, stream);
-    default:
-      return launch<ByVectors<kFresh, SourceKind::kBFloat16>>(params, stream);
-  }
-}
-
 }  // namespace
 
 cudaError_t launch_deviation(const DeviationParams& params, cudaStream_t stream) {
   if (!params.is_vectorizable) return launch<ByElements>(params, stream);
-  switch (params.fresh.kind) {
-    case SourceKind::kFloat32:
-      return launch_from<SourceKind::kFloat32>(params, stream);
-    case SourceKind::kFloat16:
-      return launch_from<SourceKind::kFloat16>(params, stream);
-    default:
-      return launch_from<SourceKind::kBFloat16>(params, stream);
-  }
+  return launch_for_kinds<ByVectors>(params.fresh.kind, params.cached.kind,
+                                     [&]<class How>() { return launch<How>(params, stream); });
 }
 
 }  // namespace pikv::kernels

@@ -11,6 +11,7 @@
 #include <cstdint>
 
 #include "drift_units.cuh"
+#include "kind_pairs.cuh"
 #include "score.hpp"
 
 namespace pikv::kernels {
@@ -224,30 +225,12 @@ cudaError_t launch(const DriftParams& params, cudaStream_t stream) {
   return cudaGetLastError();
 }
 
-template <SourceKind kFresh>
-cudaError_t launch_from(const DriftParams& params, cudaStream_t stream) {
-  switch (params.cached.kind) {
-    case SourceKind::kFloat32:
-      return launch<ByVectors<kFresh, SourceKind::kFloat32>>(params, stream);
-    case SourceKind::kFloat16:
-      return launch<ByVectors<kFresh, SourceKind::kFloat16>>(params, stream);
-    default:
-      return launch<ByVectors<kFresh, SourceKind::kBFloat16>>(params, stream);
-  }
-}
-
 }  // namespace
 
 cudaError_t launch_drift(const DriftParams& params, cudaStream_t stream) {
   if (!params.is_vectorizable) return launch<ByElements>(params, stream);
-  switch (params.fresh.kind) {
-    case SourceKind::kFloat32:
-      return launch_from<SourceKind::kFloat32>(params, stream);
-    case SourceKind::kFloat16:
-      return launch_from<SourceKind::kFloat16>(params, stream);
-    default:
-      return launch_from<SourceKind::kBFloat16>(params, stream);
-  }
+  return launch_for_kinds<ByVectors>(params.fresh.kind, params.cached.kind,
+                                     [&]<class How>() { return launch<How>(params, stream); });
 }
 
 }  // namespace pikv::kernels
