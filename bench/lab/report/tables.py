@@ -118,8 +118,11 @@ def policies(analysis):
 
 def every_policy(analysis):
     """The same over the questions that all policies were measured on, where these are fewer."""
-    return _per_set((name, _policy_table(contest)) for name, contest in analysis.contests_of_all.items()
-                    if contest.num_cases < analysis.contests[name].num_cases)
+    fewer = {name: contest for name, contest in analysis.contests_of_all.items()
+             if contest.num_cases < analysis.contests[name].num_cases}
+    if analysis.contests and not fewer:
+        return "Those are the same: every setting was measured on the questions of the tables above."
+    return _per_set((name, _policy_table(contest)) for name, contest in fewer.items())
 
 
 def _against(rival):
