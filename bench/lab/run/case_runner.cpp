@@ -59,7 +59,7 @@ void CaseRunner::Impl::compare(Served& served, ArmResult& result) {
   const auto back_to_prompt = [&] { served.sequence.truncate(rows); };
   const ReplyComparison comparison = reference->compare(
       served.logits, extend, [&](std::size_t kept) { served.sequence.truncate(rows + static_cast<int>(kept)); },
-      options.num_generated > 0);
+      options.generates);
   result.kl = comparison.kl;
   result.top1 = comparison.top1;
   result.rms_dp = comparison.rms_dp;

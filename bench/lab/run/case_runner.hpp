@@ -15,7 +15,7 @@ namespace lab {
 
 struct CaseRunnerOptions {
   std::size_t num_forced = 16;      ///< tokens of the full recomputation's answer over which predictions are compared
-  std::size_t num_generated = 0;    ///< tokens of each arm's own answer; 0: none
+  bool generates = false;           ///< also each arm's own answer, of at most as many tokens
   bool measures_mechanism = false;  ///< errors of K and V and similarity of attention, which take longer than serving
   /// Errors of K and V of gold passages alone, instead of those of all.
   bool measures_gold_alone = false;

@@ -25,7 +25,6 @@ struct Options {
   std::size_t first_case = 0;
   std::size_t step = 1;
   int store_mib = 2048;
-  bool generates = false;
   lab::CaseRunnerOptions runner;
 };
 
@@ -48,7 +47,7 @@ void add_options(CLI::App& app, Options& options) {
   app.add_option("--neighbours", options.runner.num_neighbours, "passages that the arm of that name encodes behind")
       ->check(CLI::Range(1, 64))
       ->capture_default_str();
-  app.add_flag("--generate", options.generates, "also each arm's own answer, of as many tokens");
+  app.add_flag("--generate", options.runner.generates, "also each arm's own answer, of as many tokens");
   app.add_flag("--mechanism", options.runner.measures_mechanism, "also errors of K and V, and similarity of attention");
 }
 
@@ -64,7 +63,6 @@ void run(Options options) {
 
   const lab::ChosenEngine chosen = lab::open_engine(options.engine);
   options.runner.store_bytes = std::int64_t{options.store_mib} << 20;
-  options.runner.num_generated = options.generates ? options.runner.num_forced : 0;
   lab::CaseRunner runner(*chosen.engine, chosen.model->fingerprint(), file, options.runner);
   lab::Progress progress(cases.size());
   for (const lab::Case* const one : cases) {

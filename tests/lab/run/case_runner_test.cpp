@@ -26,7 +26,7 @@ constexpr double kExact = 1e-9;
 constexpr std::size_t kForced = 6;
 
 struct World {
-  explicit World(lab::CaseRunnerOptions options = {.num_forced = kForced, .num_generated = kForced})
+  explicit World(lab::CaseRunnerOptions options = {.num_forced = kForced, .generates = true})
       : file(test_support::lab_cases(2)),
         model(test_support::small_config(), 5),
         engine(mini_engine::make_engine(model, {.num_threads = 2})),
