@@ -152,44 +152,70 @@ void deviation(benchmark::State& state, pikv::DType dtype, std::int32_t num_rows
   });
 }
 
-/// A tenth of the rows of eight chunks are samples, all others move.
-void drift(benchmark::State& state, pikv::DType dtype, std::int32_t num_rows, std::int32_t num_threads) {
-  Workload load(dtype, num_rows);
-  Workload fresh(dtype, num_rows);
-  for (std::byte& byte : fresh.keys) byte = std::byte{0x3F};  // all alike, so that there is drift
-  fresh.values = fresh.keys;
-  const pikv::RopeTable table =
-      pikv::RopeTable::build(pikv::RopeConfig(1e5, pikv::Pairing::kHalfSplit, pikv::AngleRule::kExact),
-                             kGeometry.rotary_dim, num_rows)
-          .value();
-  constexpr std::int32_t kChunks = 8;
+/// A tenth of the rows are samples, but no more than there may be; all others are targets.
+struct DriftRows {
   std::vector<std::int32_t> samples;
   std::vector<std::int32_t> targets;
-  std::vector<std::int32_t> sample_offsets = {0};
-  std::vector<std::int32_t> target_offsets = {0};
-  for (std::int32_t chunk = 0; chunk < kChunks; ++chunk) {
-    for (std::int32_t row = chunk * num_rows / kChunks; row < (chunk + 1) * num_rows / kChunks; ++row) {
-      (row % 10 == 0 ? samples : targets).push_back(row);
+  std::vector<std::int32_t> sample_chunks;  // of 128 rows
+  std::vector<std::int32_t> target_chunks;
+
+  explicit DriftRows(std::int32_t num_rows) {
+    const std::int32_t step = std::max(10, (num_rows + pikv::kMaxDriftSamples - 1) / pikv::kMaxDriftSamples);
+    for (std::int32_t row = 0; row < num_rows; ++row) {
+      (row % step == 0 ? samples : targets).push_back(row);
+      (row % step == 0 ? sample_chunks : target_chunks).push_back(row / 128);
     }
-    sample_offsets.push_back(static_cast<std::int32_t>(samples.size()));
-    target_offsets.push_back(static_cast<std::int32_t>(targets.size()));
   }
+  [[nodiscard]] std::size_t num_weights() const { return (targets.size() + samples.size()) * samples.size(); }
+};
+
+pikv::RopeTable drift_table(std::int32_t num_rows) {
+  return pikv::RopeTable::build(pikv::RopeConfig(1e5, pikv::Pairing::kHalfSplit, pikv::AngleRule::kExact),
+                                kGeometry.rotary_dim, num_rows)
+      .value();
+}
+
+/// Targets are read and written.
+void drift(benchmark::State& state, pikv::DType dtype, std::int32_t num_rows, std::int32_t num_threads) {
+  Workload load(dtype, num_rows);
+  const Workload fresh(dtype, num_rows);
+  const pikv::RopeTable table = drift_table(num_rows);
+  const DriftRows rows(num_rows);
+  // So small that thousands of calls stay within the range of every format.
+  const std::vector<float> weights(rows.num_weights(), 1e-5F);
   const auto corrector = pikv::make_cpu_drift_corrector(num_threads);
   alternate(state, load, 4, 0, [&] {
     return corrector->correct_async(
         {.geometry = load.geometry,
          .fresh = fresh.view,
-         .fresh_slots = pikv::SlotMap::consecutive(0, static_cast<std::int64_t>(samples.size())),
+         .fresh_slots = pikv::SlotMap::consecutive(0, static_cast<std::int64_t>(rows.samples.size())),
          .cached = load.writable,
          .row_slots = load.slots(),
-         .sample_rows = samples,
-         .sample_offsets = sample_offsets,
-         .target_rows = targets,
-         .target_offsets = target_offsets,
-         .rope = table.view(),
-         .key_gain = 0.01F,  // so that thousands of calls stay within the range of every format
-         .value_gain = 0.01F},
+         .sample_rows = rows.samples,
+         .target_rows = rows.targets,
+         .weights = weights,
+         .rope = table.view()},
         kStream);
+  });
+}
+
+void drift_weights(benchmark::State& state, pikv::DType dtype, std::int32_t num_rows, std::int32_t num_threads) {
+  Workload load(dtype, num_rows);
+  const pikv::RopeTable table = drift_table(num_rows);
+  const DriftRows rows(num_rows);
+  std::vector<float> weights(rows.num_weights());
+  const auto corrector = pikv::make_cpu_drift_corrector(num_threads);
+  alternate(state, load, 2, 0, [&] {
+    return corrector->weigh_async({.geometry = load.geometry,
+                                   .cached = load.view,
+                                   .row_slots = load.slots(),
+                                   .sample_rows = rows.samples,
+                                   .target_rows = rows.targets,
+                                   .sample_chunks = rows.sample_chunks,
+                                   .target_chunks = rows.target_chunks,
+                                   .rope = table.view(),
+                                   .weights = weights},
+                                  kStream);
   });
 }
 
@@ -211,6 +237,8 @@ int main(int argc, char** argv) {
       }
       add("deviation/1400" + tail, [=](benchmark::State& state) { deviation(state, dtype, 1400, num_threads); });
       add("drift/1400" + tail, [=](benchmark::State& state) { drift(state, dtype, 1400, num_threads); });
+      add("drift_weights/1400" + tail,
+          [=](benchmark::State& state) { drift_weights(state, dtype, 1400, num_threads); });
     }
   }
   benchmark::Initialize(&argc, argv);

@@ -14,7 +14,4 @@ namespace pikv::kernels {
 /// Requires: num_vectors > 0, num_keys > 0, and workspace for what is wanted.
 [[nodiscard]] cudaError_t launch_attention(const AttentionParams& params, cudaStream_t stream);
 
-/// Requires: samples, targets, chunks.
-[[nodiscard]] cudaError_t launch_drift(const DriftParams& params, cudaStream_t stream);
-
 }  // namespace pikv::kernels

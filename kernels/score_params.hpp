@@ -35,32 +35,6 @@ struct DeviationParams {
   float* scores = nullptr;  ///< [num_rows], added to
 };
 
-/// Threads of a block that corrects drift: no head has more units than this.
-inline constexpr int kDriftThreads = 256;
-
-/// See DriftCorrection.
-struct DriftParams {
-  ScoredRows fresh;           ///< row i: of sample i
-  ScoredRows cached;          ///< row i: of row i of the prompt
-  RopeTableView rope{};       ///< half_dim 0: keys stand as they are; else for all rows
-  std::int32_t num_rows = 0;  ///< of the prompt
-  std::int32_t num_chunks = 0;
-  std::int32_t num_samples = 0;
-  std::int32_t num_targets = 0;
-  const std::int32_t* sample_rows = nullptr;     ///< [num_samples]
-  const std::int32_t* sample_offsets = nullptr;  ///< [num_chunks + 1]
-  const std::int32_t* target_rows = nullptr;     ///< [num_targets]
-  const std::int32_t* target_offsets = nullptr;  ///< [num_chunks + 1]
-  std::int32_t num_kv_heads = 0;
-  std::int32_t head_dim = 0;
-  Divisor key_units{};    ///< a head of keys: units_per_head(), or pairs that turn and then channels
-  Divisor value_units{};  ///< a head of values
-  float key_gain = 0;     ///< 0: keys are not read
-  float value_gain = 0;   ///< 0: values are not read
-  bool is_vectorizable = false;
-  std::int32_t num_splits = 1;  ///< blocks that share the targets of a chunk and head
-};
-
 /// Queries and keys of a tile; a block of kThreads multiplies one by the other.
 inline constexpr std::int32_t kTileVectors = 64;
 inline constexpr std::int32_t kTileKeys = 64;

@@ -1,4 +1,4 @@
-// What can be checked of a drift correction: before anything is written, and without looking into device memory.
+// What can be checked of drift and its correction: before anything is written, and without looking into device memory.
 #pragma once
 
 #include "pikv/backend.hpp"
@@ -8,14 +8,17 @@
 namespace pikv::detail {
 
 /// Without looking into arrays. caps: name and space of whoever corrects.
+[[nodiscard]] Status check_drift(const DriftWeighing& weighing, const BackendCaps& caps);
 [[nodiscard]] Status check_drift(const DriftCorrection& correction, const BackendCaps& caps);
 
-/// Of arrays in host memory. Requires: the correction has passed the check above.
+/// Of arrays in host memory. Requires: what is checked has passed the check above.
+[[nodiscard]] Status check_drift_arrays(const DriftWeighing& weighing);
 [[nodiscard]] Status check_drift_arrays(const DriftCorrection& correction);
 
-/// Whether anything may move. Requires: checked.
+/// Whether anything is to be written. Requires: checked.
+[[nodiscard]] inline bool has_work(const DriftWeighing& weighing) noexcept { return !weighing.weights.empty(); }
 [[nodiscard]] inline bool has_work(const DriftCorrection& correction) noexcept {
-  return !correction.sample_rows.empty() && !correction.target_rows.empty() &&
+  return !correction.weights.empty() && !correction.target_rows.empty() &&
          (correction.key_gain != 0 || correction.value_gain != 0);
 }
 

@@ -3,9 +3,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <new>
-#include <span>
+#include <vector>
 
+#include "cpu/column_tiles.hpp"
+#include "cpu/drift_weights.hpp"
 #include "cpu/head_reader.hpp"
+#include "cpu/plane.hpp"
+#include "cpu/row_block.hpp"
 #include "cpu/select_row_kernels.hpp"
 #include "cpu/thread_pool.hpp"
 #include "cpu/transpose.hpp"
@@ -17,167 +21,147 @@ namespace pikv {
 inline namespace v0 {
 namespace {
 
-constexpr std::int64_t kBlockRows = cpu::HeadReader::kMaxTokens;
-constexpr std::size_t kMaxChannels = detail::kMaxHeadDim;
-/// Work smaller than this is done before another thread would have woken up.
-constexpr std::int64_t kParallelFromElements = std::int64_t{32} << 10;
+using cpu::RowBlock;
+using cpu::Side;
 
-using Channels = std::array<float, kMaxChannels>;
-using Rows = std::array<float, static_cast<std::size_t>(kBlockRows) * kMaxChannels>;
+using HeadRows = std::array<float, static_cast<std::size_t>(RowBlock::kMaxRows) * detail::kMaxHeadDim>;
 
-/// Some rows of the prompt as readers take them: calls on several threads share nothing that could hold them.
-struct RowBlock {
-  std::array<Slot, static_cast<std::size_t>(kBlockRows)> slots;
-  std::array<Position, static_cast<std::size_t>(kBlockRows)> positions;
-  std::int64_t count = 0;
-
-  RowBlock(const SlotMap& row_slots, std::span<const std::int32_t> rows) noexcept
-      : count(static_cast<std::int64_t>(rows.size())) {
-    for (std::size_t i = 0; i < rows.size(); ++i) {
-      slots[i] = row_slots.slot(rows[i]);
-      positions[i] = rows[i];
-    }
-  }
-};
-
-/// One head of keys or values.
-class HeadDrift {
+/// One layer: what samples have drifted, and what targets take over from them.
+class Call {
  public:
-  HeadDrift(const DriftCorrection& correction, const cpu::RowKernels& kernels, cpu::Side side,
-            std::int32_t head) noexcept
+  Call(const DriftCorrection& correction, const cpu::RowKernels& kernels)
       : correction_(correction),
         kernels_(kernels),
-        side_(side),
-        head_(head),
         head_dim_(correction.geometry.head_dim),
-        turns_(side == cpu::Side::kKey && correction.rope.turns()) {}
+        num_heads_(correction.geometry.num_kv_heads),
+        num_samples_(static_cast<std::int64_t>(correction.sample_rows.size())),
+        differences_(num_samples_, 2 * num_heads_ * head_dim_),
+        factors_(static_cast<std::size_t>(2 * num_heads_)) {}
 
-  /// All chunks.
-  void correct() noexcept {
-    const float gain = side_ == cpu::Side::kKey ? correction_.key_gain : correction_.value_gain;
-    if (gain == 0) return;
-    find_common();
-    for (std::size_t chunk = 0; chunk + 1 < correction_.target_offsets.size(); ++chunk) {
-      const auto first = static_cast<std::size_t>(correction_.target_offsets[chunk]);
-      const auto count = static_cast<std::size_t>(correction_.target_offsets[chunk + 1]) - first;
-      if (count > 0 && find_shift(chunk, gain)) move(correction_.target_rows.subspan(first, count));
-    }
+  void run(cpu::ThreadPool& pool) {
+    const std::int64_t worker_floats = RowBlock::kMaxRows * differences_.padded_columns();
+    std::vector<float> shifts(static_cast<std::size_t>(pool.num_workers() * worker_floats));
+    pool.parallel_for(2 * num_heads_, [&](std::int64_t head, std::int32_t /*worker*/) { find_differences(head); });
+    find_factors(pool, shifts, worker_floats);
+    const auto num_targets = static_cast<std::int64_t>(correction_.target_rows.size());
+    pool.parallel_for(RowBlock::num_blocks(num_targets), [&](std::int64_t index, std::int32_t worker) {
+      const RowBlock block(correction_.row_slots, correction_.target_rows, index);
+      float* const shift = shifts.data() + worker * worker_floats;
+      predict(index * RowBlock::kMaxRows, block.count, shift);
+      for (std::int64_t head = 0; head < 2 * num_heads_; ++head) move(block, head, shift);
+    });
   }
 
  private:
-  /// Of some samples, by channel. Differences are fp32: in double their squares are exact, and the difference of two
-  /// sums below loses nothing.
-  struct Moments {
-    double count = 0;
-    std::array<double, kMaxChannels> sums{};
-    std::array<double, kMaxChannels> squares{};
-  };
-
-  /// What all samples have drifted.
-  void find_common() noexcept {
-    common_.fill(0);
-    const Moments all = moments_of(0, static_cast<std::int32_t>(correction_.sample_rows.size()));
-    const double share = shrink(all);
-    for (std::size_t d = 0; share > 0 && d < static_cast<std::size_t>(head_dim_); ++d) {
-      common_[d] = share * (all.sums[d] / all.count);
-    }
-    is_common_ = share > 0;
+  // Heads count keys first, then values.
+  [[nodiscard]] Side side_of(std::int64_t head) const noexcept { return head < num_heads_ ? Side::kKey : Side::kValue; }
+  [[nodiscard]] std::int32_t head_of_side(std::int64_t head) const noexcept {
+    return static_cast<std::int32_t>(head % num_heads_);
+  }
+  [[nodiscard]] float gain_of(std::int64_t head) const noexcept {
+    return head < num_heads_ ? correction_.key_gain : correction_.value_gain;
   }
 
-  /// Sets shift_; false: nothing of the chunk moves.
-  bool find_shift(std::size_t chunk, float gain) noexcept {
-    const Moments own = moments_of(correction_.sample_offsets[chunk], correction_.sample_offsets[chunk + 1]);
-    const double share = shrink(own);
-    for (std::size_t d = 0; d < static_cast<std::size_t>(head_dim_); ++d) {
-      const double beyond = share > 0 ? share * (own.sums[d] / own.count - common_[d]) : 0;
-      shift_[d] = static_cast<float>(gain * (common_[d] + beyond));
-    }
-    return is_common_ || share > 0;
-  }
-
-  /// How much of the samples' mean counts, measured from what is common. 0 also where there is no drift at all, or no
-  /// number.
-  [[nodiscard]] double shrink(const Moments& of) const noexcept {
-    if (of.count < 2) return 0;
-    double distance = 0;
-    double variance = 0;
-    for (std::size_t d = 0; d < static_cast<std::size_t>(head_dim_); ++d) {
-      const double mean = of.sums[d] / of.count;
-      distance += (mean - common_[d]) * (mean - common_[d]);
-      variance += std::max(of.squares[d] - of.sums[d] * mean, 0.0) / (of.count - 1);
-    }
-    return variance < of.count * distance ? 1 - variance / (of.count * distance) : 0;
-  }
-
-  [[nodiscard]] Moments moments_of(std::int32_t begin, std::int32_t end) noexcept {
-    Moments moments{.count = static_cast<double>(end - begin)};
-    for (std::int32_t i = begin; i < end; i += kBlockRows) {
-      const std::int64_t count = std::min<std::int64_t>(kBlockRows, end - i);
-      read_samples(i, count);
-      for (std::int64_t row = 0; row < count; ++row) {
-        const float* const fresh = fresh_.data() + row * head_dim_;
-        const float* const cached = cached_.data() + row * head_dim_;
-        for (std::int32_t d = 0; d < head_dim_; ++d) {
-          const double difference = fresh[d] - cached[d];
-          const auto channel = static_cast<std::size_t>(d);
-          moments.sums[channel] += difference;
-          moments.squares[channel] += difference * difference;
+  void find_differences(std::int64_t head) noexcept {
+    if (gain_of(head) == 0) return;
+    HeadRows fresh_rows;
+    HeadRows cached_rows;
+    HeadRows scratch;
+    const cpu::HeadReader fresh(
+        {.view = detail::single_layer(correction_.fresh), .slots = correction_.fresh_slots, .head_dim = head_dim_},
+        kernels_, scratch.data());
+    for (std::int64_t index = 0; index < RowBlock::num_blocks(num_samples_); ++index) {
+      const RowBlock block(correction_.row_slots, correction_.sample_rows, index);
+      const std::int64_t begin = index * RowBlock::kMaxRows;
+      fresh.read(side_of(head), 0, head_of_side(head), begin, block.count, fresh_rows.data());
+      read_cached(block, head, correction_.rope, scratch.data(), cached_rows.data());
+      for (std::int64_t i = 0; i < block.count; ++i) {
+        for (std::int64_t d = 0; d < head_dim_; ++d) {
+          const auto at = static_cast<std::size_t>(i * head_dim_ + d);
+          differences_.at(begin + i, head * head_dim_ + d) = fresh_rows[at] - cached_rows[at];
         }
       }
     }
-    return moments;
   }
 
-  void read_samples(std::int32_t begin, std::int64_t count) noexcept {
-    const RowBlock block(correction_.row_slots, correction_.sample_rows.subspan(static_cast<std::size_t>(begin),
-                                                                                static_cast<std::size_t>(count)));
-    const cpu::HeadReader fresh(
-        {.view = detail::single_layer(correction_.fresh), .slots = correction_.fresh_slots, .head_dim = head_dim_},
-        kernels_, scratch_.data());
-    fresh.read(side_, 0, head_, begin, count, fresh_.data());
-    read_cached(block, correction_.rope);
+  /// Rows [begin, begin + count) of the weights times what samples have drifted: [count][padded channels].
+  void predict(std::int64_t begin, std::int64_t count, float* rows) const noexcept {
+    differences_.multiply(kernels_.scores, correction_.weights.data() + begin * num_samples_, count, rows);
   }
 
-  /// rope: what the rows are turned back by.
-  void read_cached(const RowBlock& block, const RopeTableView& rope) noexcept {
-    const cpu::HeadReader cached({.view = as_const(correction_.cached),
-                                  .slots = SlotMap::per_token(block.slots.data(), block.count),
-                                  .positions = PositionMap::per_token(block.positions.data()),
-                                  .rope = rope,
-                                  .direction = cpu::Direction::kUnanchor,
-                                  .head_dim = head_dim_},
-                                 kernels_, scratch_.data());
-    cached.read(side_, correction_.layer, head_, 0, block.count, cached_.data());
-  }
+  /// Of a head and some samples: what is predicted of them by the others, times what it should be, and times itself.
+  struct Agreement {
+    double with_drift = 0;
+    double with_itself = 0;
+  };
 
-  void move(std::span<const std::int32_t> targets) noexcept {
-    while (!targets.empty()) {
-      const std::size_t count = std::min(targets.size(), static_cast<std::size_t>(kBlockRows));
-      move(RowBlock(correction_.row_slots, targets.first(count)));
-      targets = targets.subspan(count);
+  /// Gains, times how well samples predict each other. scratch: of each worker, [worker_floats].
+  void find_factors(cpu::ThreadPool& pool, std::vector<float>& scratch, std::int64_t worker_floats) {
+    const auto num_targets = static_cast<std::int64_t>(correction_.target_rows.size());
+    const std::int64_t num_blocks = RowBlock::num_blocks(num_samples_);
+    std::vector<Agreement> parts(static_cast<std::size_t>(num_blocks * 2 * num_heads_));
+    pool.parallel_for(num_blocks, [&](std::int64_t block, std::int32_t worker) {
+      float* const rows = scratch.data() + worker * worker_floats;
+      const std::int64_t begin = block * RowBlock::kMaxRows;
+      const std::int64_t count = RowBlock::count_of(num_samples_, block);
+      predict(num_targets + begin, count, rows);
+      for (std::int64_t head = 0; head < 2 * num_heads_; ++head) {
+        Agreement& part = parts[static_cast<std::size_t>(block * 2 * num_heads_ + head)];
+        for (std::int64_t i = 0; i < count; ++i) {
+          for (std::int64_t c = head * head_dim_; c < (head + 1) * head_dim_; ++c) {
+            const double predicted = rows[i * differences_.padded_columns() + c];
+            part.with_drift += predicted * double{differences_.at(begin + i, c)};
+            part.with_itself += predicted * predicted;
+          }
+        }
+      }
+    });
+    for (std::int64_t head = 0; head < 2 * num_heads_; ++head) {
+      Agreement all;
+      for (std::int64_t block = 0; block < num_blocks; ++block) {
+        const Agreement& part = parts[static_cast<std::size_t>(block * 2 * num_heads_ + head)];
+        all.with_drift += part.with_drift;
+        all.with_itself += part.with_itself;
+      }
+      // 0 also where there is no number.
+      const double share = all.with_drift > 0 ? std::min(all.with_drift / all.with_itself, 1.0) : 0;
+      factors_[static_cast<std::size_t>(head)] = static_cast<float>(double{gain_of(head)} * share);
     }
   }
 
-  void move(const RowBlock& block) noexcept {
-    read_cached(block, {});
+  /// rope: what keys are turned back by.
+  void read_cached(const RowBlock& block, std::int64_t head, const RopeTableView& rope, float* scratch,
+                   float* rows) const noexcept {
+    const cpu::HeadReader reader(block.source(as_const(correction_.cached), rope, head_dim_), kernels_, scratch);
+    reader.read(side_of(head), correction_.layer, head_of_side(head), 0, block.count, rows);
+  }
+
+  /// shifts: [count][padded channels] of the block's rows.
+  void move(const RowBlock& block, std::int64_t head, const float* shifts) const noexcept {
+    const float factor = factors_[static_cast<std::size_t>(head)];
+    if (factor == 0) return;
+    HeadRows rows;
+    HeadRows scratch;
+    const bool turns = side_of(head) == Side::kKey && correction_.rope.turns();
+    read_cached(block, head, {}, scratch.data(), rows.data());
     for (std::int64_t i = 0; i < block.count; ++i) {
-      Channels turned;
-      const float* shift = shift_.data();
-      if (turns_) {
-        turn_shift(block.positions[static_cast<std::size_t>(i)], turned.data());
+      std::array<float, detail::kMaxHeadDim> turned;
+      const float* shift = shifts + i * differences_.padded_columns() + head * head_dim_;
+      if (turns) {
+        turn(shift, block.positions[static_cast<std::size_t>(i)], turned.data());
         shift = turned.data();
       }
-      float* const row = cached_.data() + i * head_dim_;
-      for (std::int32_t d = 0; d < head_dim_; ++d) row[d] += shift[d];
+      float* const row = rows.data() + i * head_dim_;
+      for (std::int64_t d = 0; d < head_dim_; ++d) row[d] += factor * shift[d];
     }
-    write_cached(block);
+    write_cached(block, head, rows.data(), reinterpret_cast<std::byte*>(scratch.data()));
   }
 
-  void turn_shift(Position position, float* turned) const noexcept {
+  void turn(const float* shift, Position position, float* turned) const noexcept {
     constexpr auto kFloat = static_cast<std::size_t>(DType::kFloat32);
     const RopeTableView& rope = correction_.rope;
     kernels_.keys[cpu::kTurn][static_cast<std::size_t>(rope.pairing)][cpu::kCached][kFloat][kFloat](
-        cpu::KeyRow{.source = reinterpret_cast<const std::byte*>(shift_.data()),
+        cpu::KeyRow{.source = reinterpret_cast<const std::byte*>(shift),
                     .target = reinterpret_cast<std::byte*>(turned),
                     .source_head_bytes = 0,
                     .target_head_bytes = 0,
@@ -189,22 +173,21 @@ class HeadDrift {
                     .inverse_square = rope.inverse_square});
   }
 
-  void write_cached(const RowBlock& block) noexcept {
+  void write_cached(const RowBlock& block, std::int64_t head, const float* rows, std::byte* scratch) const noexcept {
     const KvView& cached = correction_.cached;
-    const bool is_key = side_ == cpu::Side::kKey;
+    const bool is_key = side_of(head) == Side::kKey;
     const cpu::TargetPlane plane(is_key ? cached.k_layer(correction_.layer) : cached.v_layer(correction_.layer),
                                  is_key ? cached.layout.k : cached.layout.v, cached.layout);
     const cpu::MoveElements store =
         kernels_.elements[cpu::kCached][static_cast<std::size_t>(DType::kFloat32)][cpu::index_of(cached.layout.dtype)];
     const std::int64_t row_bytes = head_dim_ * plane.element_bytes;
-    std::array<std::byte*, static_cast<std::size_t>(kBlockRows)> to;
-    std::array<const std::byte*, static_cast<std::size_t>(kBlockRows)> rounded;
+    std::array<std::byte*, static_cast<std::size_t>(RowBlock::kMaxRows)> to;
+    std::array<const std::byte*, static_cast<std::size_t>(RowBlock::kMaxRows)> rounded;
     for (std::int64_t i = 0; i < block.count; ++i) {
       const auto at = static_cast<std::size_t>(i);
-      to[at] = plane.token(block.slots[at]) + head_ * plane.head_bytes;
-      std::byte* const row =
-          plane.has_adjacent_channels() ? to[at] : reinterpret_cast<std::byte*>(scratch_.data()) + i * row_bytes;
-      store(reinterpret_cast<const std::byte*>(cached_.data() + i * head_dim_), row, head_dim_);
+      to[at] = plane.token(block.slots[at]) + head_of_side(head) * plane.head_bytes;
+      std::byte* const row = plane.has_adjacent_channels() ? to[at] : scratch + i * row_bytes;
+      store(reinterpret_cast<const std::byte*>(rows + i * head_dim_), row, head_dim_);
       rounded[at] = row;
     }
     if (plane.has_adjacent_channels()) return;
@@ -214,17 +197,11 @@ class HeadDrift {
 
   const DriftCorrection& correction_;
   const cpu::RowKernels& kernels_;
-  const cpu::Side side_;
-  const std::int32_t head_;
   const std::int32_t head_dim_;
-  const bool turns_;
-  std::array<double, kMaxChannels> common_{};  // what all samples have drifted
-  bool is_common_ = false;                     // whether that is anything
-  Channels shift_;                             // of a chunk's semantic keys, or values
-  // [count][D] of a block of rows
-  Rows fresh_;
-  Rows cached_;
-  Rows scratch_;
+  const std::int64_t num_heads_;  // of keys, and as many of values
+  const std::int64_t num_samples_;
+  cpu::ColumnTiles differences_;  // [R][2 H D], fresh - cached, semantic
+  std::vector<float> factors_;    // [2 H], of what is predicted of targets
 };
 
 class CpuDriftCorrector final : public DriftCorrector {
@@ -234,31 +211,24 @@ class CpuDriftCorrector final : public DriftCorrector {
 
   MemorySpace space() const noexcept override { return MemorySpace::kHost; }
 
+  Status weigh_async(const DriftWeighing& weighing, StreamRef /*stream*/) override {
+    return run(weighing, [this](const DriftWeighing& w) { cpu::find_drift_weights(w, kernels_, pool_); });
+  }
   Status correct_async(const DriftCorrection& correction, StreamRef /*stream*/) override {
-    PIKV_TRY(detail::check_drift(correction, {.name = "cpu", .space = MemorySpace::kHost}));
-    try {
-      PIKV_TRY(detail::check_drift_arrays(correction));
-    } catch (const std::bad_alloc&) {
-      return out_of_memory("drift corrector: no memory to see that no row is named twice");
-    }
-    if (detail::has_work(correction)) correct(correction);
-    return {};
+    return run(correction, [this](const DriftCorrection& c) { Call(c, kernels_).run(pool_); });
   }
 
  private:
-  void correct(const DriftCorrection& correction) {
-    const std::int64_t num_heads = correction.geometry.num_kv_heads;
-    const auto body = [&](std::int64_t task, std::int32_t /*worker*/) {
-      const cpu::Side side = task % 2 == 0 ? cpu::Side::kKey : cpu::Side::kValue;
-      HeadDrift(correction, kernels_, side, static_cast<std::int32_t>(task / 2)).correct();
-    };
-    const std::int64_t num_tasks = 2 * num_heads;
-    const auto num_rows = static_cast<std::int64_t>(correction.sample_rows.size() + correction.target_rows.size());
-    if (num_rows * num_heads * correction.geometry.head_dim >= kParallelFromElements) {
-      pool_.parallel_for(num_tasks, body);
-    } else {
-      for (std::int64_t task = 0; task < num_tasks; ++task) body(task, 0);
+  template <class T, class Work>
+  [[nodiscard]] static Status run(const T& call, const Work& work) {
+    PIKV_TRY(detail::check_drift(call, {.name = "cpu", .space = MemorySpace::kHost}));
+    try {
+      PIKV_TRY(detail::check_drift_arrays(call));
+      if (detail::has_work(call)) work(call);
+    } catch (const std::bad_alloc&) {
+      return out_of_memory("drift corrector: no memory for its work");
     }
+    return {};
   }
 
   cpu::ThreadPool pool_;

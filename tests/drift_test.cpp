@@ -1,8 +1,9 @@
-// The drift that rows of a chunk share, on the CPU, against an oracle in double.
+// What repaired rows tell of the rows beside them, on the CPU, against an oracle in double.
 #include <doctest/doctest.h>
 
 #include <cmath>
 #include <limits>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -17,9 +18,7 @@ using pikv::DType;
 using pikv::ErrorCode;
 using test_support::Comparison;
 using test_support::DriftCase;
-using test_support::DriftKind;
 using test_support::DriftWorld;
-using test_support::Side;
 
 const pikv::StreamRef kStream = pikv::StreamRef::legacy_default();
 
@@ -29,90 +28,107 @@ std::vector<std::byte> corrected(DriftWorld& world, pikv::DriftCorrector& correc
   return world.take();
 }
 
+/// Between values that must stay as they are.
+std::vector<float> weights_of(const DriftWorld& world, pikv::DriftCorrector& corrector) {
+  constexpr float kGuard = 12345;
+  const auto size = static_cast<std::size_t>(world.spec().num_samples) *
+                    static_cast<std::size_t>(world.spec().num_targets + world.spec().num_samples);
+  std::vector<float> weights(size + 2, std::numeric_limits<float>::quiet_NaN());
+  weights.front() = weights.back() = kGuard;
+  const pikv::Status status = corrector.weigh_async(world.weighing(std::span(weights).subspan(1, size)), kStream);
+  REQUIRE_MESSAGE(status.ok(), (world.spec().name + ": " + status.to_string()));
+  CHECK(weights.front() == kGuard);
+  CHECK(weights.back() == kGuard);
+  return {weights.begin() + 1, weights.end() - 1};
+}
+
 TEST_CASE("every correction equals the oracle, and touches targets only") {
   const auto corrector = pikv::make_cpu_drift_corrector(2);
   CHECK(corrector->space() == pikv::MemorySpace::kHost);
   for (const DriftCase& c : test_support::drift_cases()) {
     DriftWorld world(c);
     Comparison comparison(c.name);
-    world.compare(corrected(world, *corrector), comparison);
+    world.compare(corrected(world, *corrector), 0, comparison);
     CHECK_MESSAGE(comparison.ok(), comparison.report());
+  }
+}
+
+TEST_CASE("all weights equal the oracle's") {
+  const auto corrector = pikv::make_cpu_drift_corrector(2);
+  for (const DriftCase& c : test_support::drift_cases()) {
+    const DriftWorld world(c);
+    Comparison comparison(c.name);
+    world.compare_weights(weights_of(world, *corrector), comparison);
+    CHECK_MESSAGE(comparison.ok(), comparison.report());
+    CHECK(world.cache() == world.before());
   }
 }
 
 TEST_CASE("the same call gives the same bits on any number of threads") {
   DriftWorld world(test_support::drift_cases().back());
   const std::vector<std::byte> first = corrected(world, *pikv::make_cpu_drift_corrector(1));
+  const std::vector<float> weights = weights_of(world, *pikv::make_cpu_drift_corrector(1));
   CHECK(first != world.before());
   for (const std::int32_t num_threads : {2, 3, 3}) {
-    CHECK(corrected(world, *pikv::make_cpu_drift_corrector(num_threads)) == first);
+    const auto corrector = pikv::make_cpu_drift_corrector(num_threads);
+    CHECK(corrected(world, *corrector) == first);
+    CHECK(weights_of(world, *corrector) == weights);
   }
 }
 
-DriftCase small_case(std::vector<test_support::DriftChunk> chunks) {
+DriftCase small_case(std::int32_t num_samples, std::int32_t num_targets) {
   DriftCase c;
   c.name = "small";
   c.geometry = {.num_layers = 2, .num_kv_heads = 2, .head_dim = 64, .rotary_dim = 32, .dtype = DType::kFloat32};
   c.layer = 1;
-  c.chunks = std::move(chunks);
+  c.num_samples = num_samples;
+  c.num_targets = num_targets;
   c.num_other_rows = 3;
   return c;
 }
 
-/// How far a channel of targets moves in semantic keys, or in values.
-struct Moves {
-  DriftWorld world;
-  std::vector<std::byte> after;
-
-  Moves(DriftCase c, float gain) : world(with_gain(std::move(c), gain)) {
-    after = corrected(world, *pikv::make_cpu_drift_corrector(1));
+TEST_CASE("a row that is like a sample takes over from it what is not noise") {
+  const DriftWorld world(small_case(6, 6));
+  pikv::DriftWeighing weighing = world.weighing({});
+  const std::vector<std::int32_t> rows(weighing.sample_rows.begin(), weighing.sample_rows.end());
+  weighing.target_rows = rows;  // each like one sample, and unlike the others
+  const std::vector<std::int32_t> chunks(6, 1);
+  weighing.sample_chunks = weighing.target_chunks = chunks;
+  std::vector<float> weights(72);
+  weighing.weights = weights;
+  weighing.noise = 1e-4F;
+  CHECK(pikv::make_cpu_drift_corrector(1)->weigh_async(weighing, kStream).ok());
+  for (std::size_t t = 0; t < 6; ++t) {
+    for (std::size_t i = 0; i < 6; ++i) CHECK(std::abs(weights[t * 6 + i] - (t == i ? 1 : 0)) < 1e-3);
   }
-  static DriftCase with_gain(DriftCase c, float gain) {
-    c.turns = false;  // keys are seen as they are planted
-    c.key_gain = c.value_gain = gain;
-    return c;
-  }
-  [[nodiscard]] double by(std::size_t target, Side side, std::int32_t d) const {
-    return world.target_value(after, target, side, 1, d) - world.target_value(world.before(), target, side, 1, d);
-  }
-  [[nodiscard]] double planted(std::size_t chunk, Side side, std::int32_t d) const {
-    return world.planted(chunk, side, 1)[static_cast<std::size_t>(d)];
-  }
-};
-
-TEST_CASE("targets move by gain times what all samples of their chunk have in common") {
-  for (const float gain : {0.0F, 0.5F, 1.0F}) {
-    const Moves moves(small_case({{5, 7, DriftKind::kCommon}, {9, 2, DriftKind::kCommon}}), gain);
-    for (const Side side : {Side::kKey, Side::kValue}) {
-      for (std::int32_t d = 0; d < 64; ++d) {
-        CHECK(std::abs(moves.by(6, side, d) - gain * moves.planted(0, side, d)) < 1e-5);
-        CHECK(std::abs(moves.by(8, side, d) - gain * moves.planted(1, side, d)) < 1e-5);
-      }
-    }
-  }
+  weighing.noise = 1e6F;  // all is noise
+  CHECK(pikv::make_cpu_drift_corrector(1)->weigh_async(weighing, kStream).ok());
+  for (const float weight : weights) CHECK(std::abs(weight) < 2e-6);
 }
 
-TEST_CASE("a chunk with too few samples of its own moves by what all samples have in common") {
-  for (const std::int32_t num_samples : {0, 1}) {
-    const DriftKind kind = DriftKind::kCommon;
-    const Moves moves(small_case({{num_samples, 3, kind}, {40, 7, kind}}), 1);
-    for (const Side side : {Side::kKey, Side::kValue}) {
-      for (std::int32_t d = 0; d < 64; ++d) {
-        const double mean =
-            (num_samples * moves.planted(0, side, d) + 40 * moves.planted(1, side, d)) / (num_samples + 40);
-        CHECK(std::abs(moves.by(2, side, d) - mean) < (num_samples == 0 ? 1e-5 : 0.03));
-      }
+TEST_CASE("samples that are all alike share what they tell") {
+  DriftCase c = small_case(4, 3);
+  c.turns = false;
+  const DriftWorld world(c);
+  pikv::DriftWeighing weighing = world.weighing({});
+  const std::vector<std::int32_t> same(4, weighing.sample_rows[0]);
+  weighing.sample_rows = same;
+  const std::vector<std::int32_t> chunks(4, 1);
+  weighing.sample_chunks = chunks;
+  weighing.target_chunks = std::span(chunks).first(3);
+  std::vector<float> weights(28);
+  weighing.weights = weights;
+  CHECK(pikv::make_cpu_drift_corrector(1)->weigh_async(weighing, kStream).ok());
+  for (std::size_t i = 0; i < 12; ++i) CHECK(std::abs(weights[i] - 1 / (4 + 1.0F / 3)) < 1e-6);
+  for (std::size_t i = 0; i < 4; ++i) {  // each is one of three for the others
+    for (std::size_t j = 0; j < 4; ++j) {
+      CHECK(std::abs(weights[12 + 4 * i + j] - (i == j ? 0 : 1 / (3 + 1.0F / 3))) < 1e-6);
     }
   }
-}
-
-TEST_CASE("noise moves nothing") {
-  const Moves moves(small_case({{6, 7, DriftKind::kNoise}, {8, 4, DriftKind::kNoise}}), 1);
-  CHECK(moves.after == moves.world.before());
 }
 
 TEST_CASE("no drift moves nothing") {
-  DriftCase c = small_case({{6, 9, DriftKind::kMixed}});
+  DriftCase c = small_case(6, 9);
   c.turns = false;
   DriftWorld world(c);
   DriftCorrection correction = world.correction();
@@ -127,8 +143,7 @@ TEST_CASE("no drift moves nothing") {
 }
 
 TEST_CASE("corrections that make no sense are refused by field, and nothing is written") {
-  DriftCase c = small_case({{4, 5, DriftKind::kCommon}, {3, 2, DriftKind::kCommon}});
-  DriftWorld world(c);  // 17 rows
+  DriftWorld world(small_case(7, 7));  // 17 rows
   const auto corrector = pikv::make_cpu_drift_corrector(1);
   const auto refused = [&](const auto& spoil, const std::string& part, ErrorCode code = ErrorCode::kInvalidArgument) {
     DriftCorrection correction = world.correction();
@@ -141,10 +156,6 @@ TEST_CASE("corrections that make no sense are refused by field, and nothing is w
   const std::vector<pikv::Slot> skipped(17, pikv::kSkipSlot);
   const std::vector<std::int32_t> pages(3, -2);
   using Indices = std::vector<std::int32_t>;
-  const Indices late = {1, 4, 7};
-  const Indices falling = {0, 8, 7};
-  const Indices short_of_all = {0, 4, 6};
-  const Indices one_chunk = {0, 7};
   const Indices beyond = {17, 0, 1, 2, 3, 4, 5};
   const Indices negative = {0, -1, 1, 2, 3, 4, 5};
   const std::span<const std::int32_t> own = world.correction().target_rows;
@@ -181,8 +192,6 @@ TEST_CASE("corrections that make no sense are refused by field, and nothing is w
   const auto null_indices = std::span<const std::int32_t>(static_cast<const std::int32_t*>(nullptr), 7);
   refused([&](DriftCorrection& s) { s.sample_rows = null_indices; }, "sample_rows is null");
   refused([&](DriftCorrection& s) { s.target_rows = null_indices; }, "target_rows is null");
-  refused([&](DriftCorrection& s) { s.sample_offsets = null_indices; }, "sample_offsets is null");
-  refused([&](DriftCorrection& s) { s.target_offsets = null_indices; }, "target_offsets is null");
   refused([&](DriftCorrection& s) { s.sample_rows = beyond; }, "sample_rows[0] is 17");
   refused([&](DriftCorrection& s) { s.sample_rows = negative; }, "sample_rows[1] is -1");
   refused([&](DriftCorrection& s) { s.target_rows = target_beyond; }, "target_rows[0] is 17");
@@ -196,30 +205,55 @@ TEST_CASE("corrections that make no sense are refused by field, and nothing is w
   refused(
       [&](DriftCorrection& s) {
         s.sample_rows = std::span(targets).first(6);
-        s.sample_offsets = short_of_all;
         s.fresh_slots = s.fresh_slots.slice(0, 6);
+        s.weights = s.weights.first(78);
         s.target_rows = twice;
       },
       "target_rows[6] is 4, must be there once");
-  refused([&](DriftCorrection& s) { s.sample_offsets = {}; }, "sample_offsets is of no chunk");
-  refused([&](DriftCorrection& s) { s.target_offsets = {}; }, "target_offsets is of no chunk");
-  refused([&](DriftCorrection& s) { s.target_offsets = one_chunk; }, "target_offsets: the number of elements is 2");
-  refused([&](DriftCorrection& s) { s.sample_offsets = late; }, "sample_offsets[0] is 1");
-  refused([&](DriftCorrection& s) { s.sample_offsets = falling; }, "sample_offsets[1] is 8");
-  refused([&](DriftCorrection& s) { s.sample_offsets = short_of_all; }, "sample_offsets[2] is 6");
-  refused([&](DriftCorrection& s) { s.target_offsets = late; }, "target_offsets[0] is 1");
-  refused([&](DriftCorrection& s) { s.target_offsets = falling; }, "target_offsets[1] is 8");
-  refused([&](DriftCorrection& s) { s.target_offsets = short_of_all; }, "target_offsets[2] is 6");
   refused([](DriftCorrection& s) { s.rope.half_dim = 32; }, "rope.half_dim");
   refused([](DriftCorrection& s) { s.rope.values = nullptr; }, "rope.values");
   refused([](DriftCorrection& s) { s.rope.num_positions = 16; }, "rope.num_positions is 16");
   refused([](DriftCorrection& s) { s.key_gain = std::numeric_limits<float>::quiet_NaN(); }, "key_gain");
   refused([](DriftCorrection& s) { s.value_gain = std::numeric_limits<float>::infinity(); }, "value_gain");
+  refused([](DriftCorrection& s) { s.weights = s.weights.first(97); }, "weights has 97 elements, 98 are needed");
+  refused([](DriftCorrection& s) { s.weights = {static_cast<const float*>(nullptr), 98}; }, "weights is null");
   CHECK(world.take() == world.before());
 }
 
+TEST_CASE("weighings that make no sense are refused by field, and nothing is written") {
+  const DriftWorld world(small_case(7, 7));
+  const auto corrector = pikv::make_cpu_drift_corrector(1);
+  std::vector<float> weights(98, -1);
+  const auto refused = [&](const auto& spoil, const std::string& part) {
+    pikv::DriftWeighing weighing = world.weighing(weights);
+    spoil(weighing);
+    const pikv::Status status = corrector->weigh_async(weighing, kStream);
+    CHECK_MESSAGE(status.code() == ErrorCode::kInvalidArgument, (part + ": " + status.to_string()));
+    CHECK_MESSAGE(status.message().find("DriftWeighing: " + part) != std::string_view::npos,
+                  (part + ": " + status.to_string()));
+  };
+  const std::vector<std::int32_t> many(1025, 0);
+  refused([](pikv::DriftWeighing& w) { w.layer = 2; }, "layer is 2");
+  refused([](pikv::DriftWeighing& w) { w.cached.k_base = nullptr; }, "cached: KvView: k_base");
+  refused([](pikv::DriftWeighing& w) { w.rope.num_positions = 16; }, "rope.num_positions is 16");
+  refused([&](pikv::DriftWeighing& w) { w.sample_rows = many; }, "sample_rows: the number of rows is 1025");
+  refused([&](pikv::DriftWeighing& w) { w.weights = w.weights.first(97); }, "weights has 97 elements, 98 are needed");
+  for (const float noise : {0.0F, -1.0F, std::numeric_limits<float>::quiet_NaN()}) {
+    refused([&](pikv::DriftWeighing& w) { w.noise = noise; }, "noise is ");
+  }
+  for (const float factor : {-0.1F, 1.1F, std::numeric_limits<float>::quiet_NaN()}) {
+    refused([&](pikv::DriftWeighing& w) { w.other_chunks = factor; }, "other_chunks is ");
+  }
+  refused([](pikv::DriftWeighing& w) { w.sample_chunks = w.sample_chunks.first(6); }, "sample_chunks has 6 elements");
+  refused([](pikv::DriftWeighing& w) { w.target_chunks = {}; }, "target_chunks has 0 elements");
+  const std::vector<std::int32_t> beyond = {0, 1, 2, 3, 4, 5, 17};
+  refused([&](pikv::DriftWeighing& w) { w.sample_rows = beyond; }, "sample_rows[6] is 17");
+  refused([&](pikv::DriftWeighing& w) { w.target_rows = beyond; }, "target_rows[6] is 17");
+  CHECK(weights == std::vector<float>(98, -1));
+}
+
 TEST_CASE("without samples nobody asks for fresh rows") {
-  DriftWorld world(small_case({{0, 5, DriftKind::kMixed}}));
+  DriftWorld world(small_case(0, 5));
   DriftCorrection correction = world.correction();
   correction.fresh = {};
   CHECK(pikv::make_cpu_drift_corrector(1)->correct_async(correction, kStream).ok());

@@ -31,16 +31,26 @@ double divergence(double now, double before) {
   return now * std::log(now / before) + (1 - now) * std::log((1 - now) / (1 - before));
 }
 
-/// Goes through the run; scores: the later the row, the more attention. The rows of each pass.
+/// Which token of its chunk stands in a row of mixed_pieces().
+double chunk_token(std::int32_t row) { return row < 10 ? row - 2 : row < 20 ? row - 12 : 0; }
+
+/// Attention by which later rows are wanted more, whatever their places in their chunks make of it.
+std::vector<float> rising_attention() {
+  std::vector<float> attention(24);
+  for (const std::int32_t row : kMixedRows) {
+    attention[static_cast<std::size_t>(row)] = static_cast<float>(row * std::sqrt(4 + chunk_token(row)));
+  }
+  return attention;
+}
+
+/// Goes through the run; the later the row, the more it is wanted. The rows of each pass.
 std::vector<Rows> passes_of(RepairRun& run, const std::vector<double>& probabilities) {
   std::vector<Rows> passes;
   while (const std::optional<RepairPass> pass = run.next()) {
     const std::size_t index = passes.size();
     REQUIRE(index < probabilities.size());
     passes.push_back(pass->rows);
-    std::vector<float> scores(24);
-    for (std::size_t row = 0; row < scores.size(); ++row) scores[row] = static_cast<float>(row);
-    for (const pikv::RepairProbe& probe : pass->probes) CHECK_FALSE(run.on_scores(probe, scores).has_value());
+    CHECK(test_support::tell(run, *pass, rising_attention()) == pass->rows);
     if (run.wants_logits()) run.on_logits(logits_of(probabilities[index]));
   }
   return passes;
@@ -59,21 +69,28 @@ TEST_CASE("budget: without a tolerance the whole budget goes into one pass behin
   REQUIRE(pass.has_value());
   CHECK(pass->rows.empty());
   CHECK(pass->key_drift_gain == 0);
-  REQUIRE(pass->probes.size() == 2 * kNumLayers);
-  for (std::size_t i = 0; i < pass->probes.size(); ++i) {
-    const pikv::RepairProbe& probe = pass->probes[i];
-    CHECK(probe.layer == static_cast<std::int32_t>(i / 2));
-    CHECK(probe.signal == (i % 2 == 0 ? pikv::RepairSignal::kQuestionAttention : pikv::RepairSignal::kAnswerAttention));
-    (void)run->on_scores(probe, scores_of(24, 0, {{5, 3}, {14, 2}, {20, 1}, {8, 0.5F}, {0, 9}, {23, 9}}));
-  }
+  CHECK(pass->attention.first_layer == 0);
+  CHECK(pass->attention.end_layer == kNumLayers);
+  CHECK(pass->attention.from == pikv::RepairAttention::From::kQuestionAndAnswer);
+  run->on_attention(scores_of(24, 0, {{5, 3}, {14, 2}, {20, 1}, {8, 0.5F}, {0, 9}, {23, 9}}));
   CHECK_FALSE(run->wants_logits());
   pass = run->next();
   REQUIRE(pass.has_value());
   CHECK(pass->rows == Rows{4, 5, 6, 8, 14, 20});  // of 15, and the lowest of those without attention
-  CHECK(pass->probes.empty());
-  CHECK(pass->key_drift_gain == 0.75F);
-  CHECK(pass->value_drift_gain == 0.5F);
+  CHECK_FALSE(pass->measures());
+  CHECK(pass->key_drift_gain == 1);
+  CHECK(pass->value_drift_gain == 1);
   CHECK_FALSE(run->next().has_value());
+}
+
+TEST_CASE("budget: of rows attended alike, those that stand first in their chunks are off most") {
+  const CompositionPlan plan = plan_of(mixed_pieces());
+  const auto run = begin("budget:0,most=0.4", plan);
+  (void)run->next();
+  run->on_attention(scores_of(24, 1, {{9, 3}}));  // the eighth token of its chunk
+  const std::optional<RepairPass> pass = run->next();
+  REQUIRE(pass.has_value());
+  CHECK(pass->rows == Rows{4, 9, 12, 13, 14, 20});
 }
 
 TEST_CASE("budget: rows double until the answer changes no more") {
@@ -112,6 +129,7 @@ TEST_CASE("budget: gains are handed on, and probabilities of 0 are no trouble") 
   const CompositionPlan plan = plan_of(mixed_pieces());
   const auto run = begin("budget:0.01,keys=0.5,values=0,start=0.2,most=1", plan);
   (void)run->next();
+  run->on_attention(std::vector<float>(24));
   const float infinity = std::numeric_limits<float>::infinity();
   run->on_logits(std::vector<float>{0, -infinity});
   const std::optional<RepairPass> pass = run->next();

@@ -44,11 +44,10 @@ constexpr const char* kSpecs[] = {"none",
 /// Of a pass in which only the question is computed.
 void check_question_pass(const RepairPass& pass, std::int32_t first_layer) {
   CHECK(pass.rows.empty());
-  REQUIRE(pass.probes.size() == static_cast<std::size_t>(kNumLayers - first_layer));
-  for (std::size_t i = 0; i < pass.probes.size(); ++i) {
-    CHECK(pass.probes[i].layer == first_layer + static_cast<std::int32_t>(i));
-    CHECK(pass.probes[i].signal == RepairSignal::kQuestionAttention);
-  }
+  CHECK(pass.probes.empty());
+  CHECK(pass.attention.first_layer == first_layer);
+  CHECK(pass.attention.end_layer == kNumLayers);
+  CHECK(pass.attention.from == pikv::RepairAttention::From::kQuestion);
 }
 
 }  // namespace
@@ -80,10 +79,9 @@ TEST_CASE("repair: who says to know its rows ahead takes one pass and measures n
     const std::unique_ptr<RepairRun> run = begin(spec, plan);
     const std::optional<RepairPass> pass = run->next();
     REQUIRE(pass.has_value());
-    bool measures_nothing = pass->probes.empty();
-    if (measures_nothing) measures_nothing = !run->next().has_value();
+    const bool is_known = !pass->measures() && !run->next().has_value();
     const bool says_so = pikv::make_repair_policy(spec).value()->knows_rows_ahead();
-    CHECK(says_so == measures_nothing);
+    CHECK(says_so == is_known);
     if (says_so) known_ahead.insert(spec);
   }
   CHECK(known_ahead == std::set<std::string>{"none", "all", "first:2", "ends:2", "random:0.4"});
@@ -237,18 +235,13 @@ TEST_CASE("repair: attention asks the last layer of the question alone") {
   CHECK_FALSE(run->next().has_value());
 }
 
-TEST_CASE("repair: prophet fuses all layers by their mean") {
+TEST_CASE("repair: prophet takes all layers") {
   const CompositionPlan plan = plan_of(mixed_pieces());
   const std::unique_ptr<RepairRun> run = begin("prophet:0.2", plan);
   const std::optional<RepairPass> question = run->next();
   REQUIRE(question.has_value());
   check_question_pass(*question, 0);
-  // Row 7 leads in one layer, row 13 a little in all; a row with a NaN in any layer is worst.
-  for (const pikv::RepairProbe& probe : question->probes) {
-    const std::vector<float> scores = scores_of(
-        24, 0.0F, {{13, 0.5F}, {16, 0.25F}, {7, probe.layer == 3 ? 2.0F : 0.0F}, {4, probe.layer == 0 ? kNaN : 9.0F}});
-    CHECK_FALSE(run->on_scores(probe, scores).has_value());
-  }
+  CHECK(tell(*run, *question, scores_of(24, 0.0F, {{13, 0.5F}, {16, 0.25F}, {7, 0.3F}, {4, kNaN}})).empty());
   const std::optional<RepairPass> repair = run->next();
   REQUIRE(repair.has_value());
   CHECK(repair->rows == Rows{7, 13, 16});

@@ -35,7 +35,7 @@ constexpr GoodSpec kGoodSpecs[] = {
     {"random:0.15,seed=18446744073709551615", "random:0.15,seed=18446744073709551615"},
     {"random:0,seed=0", "random:0"},
     {"budget:0.02", "budget:0.02"},
-    {"budget:0,most=0.1,start=0.05,keys=0.75,values=0.5,unit=kl", "budget:0"},
+    {"budget:0,most=0.1,start=0.05,keys=1,values=1,unit=kl", "budget:0"},
     {"budget:0.1,values=0,unit=f1,most=0.2,start=0.1,keys=0.5",
      "budget:0.1,unit=f1,most=0.2,start=0.1,keys=0.5,values=0"},
 };

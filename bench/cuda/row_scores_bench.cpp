@@ -168,43 +168,69 @@ void deviation(benchmark::State& state, pikv::Backend& backend, std::int32_t num
             [&](pikv::StreamRef stream) { return scorer->add_deviation_async(scoring, stream); });
 }
 
-/// A tenth of the rows of eight chunks are samples, all others move: they are read and written, as a copy does.
+/// A tenth of the rows are samples, but no more than there may be; all others are targets.
+struct DriftRows {
+  std::vector<std::int32_t> samples;
+  std::vector<std::int32_t> targets;
+  std::vector<std::int32_t> sample_chunks;  // of 128 rows
+  std::vector<std::int32_t> target_chunks;
+
+  explicit DriftRows(std::int32_t num_rows) {
+    const std::int32_t step = std::max(10, (num_rows + pikv::kMaxDriftSamples - 1) / pikv::kMaxDriftSamples);
+    for (std::int32_t row = 0; row < num_rows; ++row) {
+      (row % step == 0 ? samples : targets).push_back(row);
+      (row % step == 0 ? sample_chunks : target_chunks).push_back(row / 128);
+    }
+  }
+  [[nodiscard]] std::size_t num_weights() const { return (targets.size() + samples.size()) * samples.size(); }
+};
+
+/// Targets are read and written, as a copy does.
 void drift(benchmark::State& state, pikv::Backend& backend, std::int32_t num_rows) {
   const Cache cache(num_rows);
   const Cache fresh(num_rows);
-  // All alike, so that there is drift.
-  check(cudaMemset(fresh.memory.data(), 0x3F, fresh.memory.size_bytes()), "cudaMemset");
   const pikv::RopeTable table = table_of(backend, num_rows);
-  constexpr std::int32_t kChunks = 8;
-  std::vector<std::int32_t> samples;
-  std::vector<std::int32_t> targets;
-  std::vector<std::int32_t> sample_offsets = {0};
-  std::vector<std::int32_t> target_offsets = {0};
-  for (std::int32_t chunk = 0; chunk < kChunks; ++chunk) {
-    for (std::int32_t row = chunk * (num_rows / kChunks); row < (chunk + 1) * (num_rows / kChunks); ++row) {
-      (row % 10 == 0 ? samples : targets).push_back(row);
-    }
-    sample_offsets.push_back(static_cast<std::int32_t>(samples.size()));
-    target_offsets.push_back(static_cast<std::int32_t>(targets.size()));
-  }
-  const Uploaded<std::int32_t> sample_rows(samples);
-  const Uploaded<std::int32_t> target_rows(targets);
-  const Uploaded<std::int32_t> samples_of_chunk(sample_offsets);
-  const Uploaded<std::int32_t> targets_of_chunk(target_offsets);
-  const auto corrector = pikv::make_cuda_drift_corrector().value();
+  const DriftRows rows(num_rows);
+  const Uploaded<std::int32_t> sample_rows(rows.samples);
+  const Uploaded<std::int32_t> target_rows(rows.targets);
+  const Uploaded<float> weights(std::vector<float>(rows.num_weights(), 1e-5F));
+  const auto corrector = pikv::make_cuda_drift_corrector({.memory = &backend.memory_resource()}).value();
   const pikv::DriftCorrection correction{
       .geometry = kGeometry,
       .fresh = fresh.view(),
-      .fresh_slots = pikv::SlotMap::consecutive(0, static_cast<std::int64_t>(samples.size())),
+      .fresh_slots = pikv::SlotMap::consecutive(0, static_cast<std::int64_t>(rows.samples.size())),
       .cached = cache.writable(),
       .row_slots = cache.slots(),
       .sample_rows = sample_rows.span(),
-      .sample_offsets = samples_of_chunk.span(),
       .target_rows = target_rows.span(),
-      .target_offsets = targets_of_chunk.span(),
+      .weights = weights.span(),
       .rope = table.view()};
-  alternate(state, 2 * targets.size() * static_cast<std::size_t>(kGeometry.bytes_per_token()), 0,
+  alternate(state, 2 * rows.targets.size() * static_cast<std::size_t>(kGeometry.bytes_per_token()), 0,
             [&](pikv::StreamRef stream) { return corrector->correct_async(correction, stream); });
+}
+
+/// Once a request.
+void drift_weights(benchmark::State& state, pikv::Backend& backend, std::int32_t num_rows) {
+  const Cache cache(num_rows);
+  const pikv::RopeTable table = table_of(backend, num_rows);
+  const DriftRows rows(num_rows);
+  const Uploaded<std::int32_t> sample_rows(rows.samples);
+  const Uploaded<std::int32_t> target_rows(rows.targets);
+  const Uploaded<std::int32_t> sample_chunks(rows.sample_chunks);
+  const Uploaded<std::int32_t> target_chunks(rows.target_chunks);
+  const Uploaded<float> weights(std::vector<float>(rows.num_weights()));
+  const auto corrector = pikv::make_cuda_drift_corrector({.memory = &backend.memory_resource()}).value();
+  const pikv::DriftWeighing weighing{.geometry = kGeometry,
+                                     .cached = cache.view(),
+                                     .row_slots = cache.slots(),
+                                     .sample_rows = sample_rows.span(),
+                                     .target_rows = target_rows.span(),
+                                     .sample_chunks = sample_chunks.span(),
+                                     .target_chunks = target_chunks.span(),
+                                     .rope = table.view(),
+                                     .weights = weights.span()};
+  alternate(state, 2 * cache.side_bytes, 0,
+            [&](pikv::StreamRef stream) { return corrector->weigh_async(weighing, stream); });
 }
 
 template <class Run>
@@ -225,6 +251,8 @@ void register_all(pikv::Backend& backend) {
         [=, &backend](benchmark::State& state) { deviation(state, backend, num_rows); });
     add("drift/" + std::to_string(num_rows),
         [=, &backend](benchmark::State& state) { drift(state, backend, num_rows); });
+    add("drift_weights/" + std::to_string(num_rows),
+        [=, &backend](benchmark::State& state) { drift_weights(state, backend, num_rows); });
   }
   add("attention/8192/queries:8192/segments", [&backend](benchmark::State& state) {
     attention(state, backend, 8'192, 8'192, {"segments", false, true});

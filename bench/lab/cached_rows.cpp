@@ -1,5 +1,6 @@
 #include "lab/cached_rows.hpp"
 
+#include <algorithm>
 #include <string>
 
 #include "lab/memory_copies.hpp"
@@ -8,7 +9,9 @@
 namespace lab {
 namespace {
 
+using mini_engine::CacheMemory;
 using mini_engine::PagedCache;
+using mini_engine::Precision;
 using mini_engine::Sequence;
 using mini_engine::Slot;
 
@@ -30,17 +33,30 @@ std::vector<float> read_part(const Sequence& sequence, int layer, std::span<cons
   }
 
   std::vector<float> elements(rows.size() * static_cast<std::size_t>(strides.token));
-  const auto slot_of = [&](std::size_t i) { return sequence.slots()[static_cast<std::size_t>(rows[i])]; };
-  for (std::size_t begin = 0; begin < rows.size();) {
-    const Slot slot = slot_of(begin);
-    std::size_t end = begin + 1;
-    while (end < rows.size() && slot_of(end) == slot_of(end - 1) + 1 && slot_of(end) % cache.page_size() != 0) ++end;
-    const std::int64_t first = layer * strides.layer + slot / cache.page_size() * strides.page +
-                               slot % cache.page_size() * strides.token + part_offset;
-    read_elements(kind, cache.data() + first * kind.size_bytes(),
-                  static_cast<std::int64_t>(end - begin) * strides.token,
-                  elements.data() + static_cast<std::int64_t>(begin) * strides.token);
-    begin = end;
+  if (rows.empty()) return elements;
+  const auto slot_of = [&](std::int32_t row) { return sequence.slots()[static_cast<std::size_t>(row)]; };
+  const std::byte* pages = cache.data() + layer * strides.layer * kind.size_bytes();
+  std::vector<float> copied;
+  std::int64_t first_page = 0;
+  ElementKind read_as = kind;
+  if (kind.memory == CacheMemory::kDevice) {
+    // One copy of all pages from the first to the last one, instead of one a row.
+    const auto [least, most] = std::minmax_element(
+        rows.begin(), rows.end(), [&](std::int32_t a, std::int32_t b) { return slot_of(a) < slot_of(b); });
+    first_page = slot_of(*least) / cache.page_size();
+    const std::int64_t num_pages = slot_of(*most) / cache.page_size() - first_page + 1;
+    copied.resize(static_cast<std::size_t>(num_pages * strides.page));
+    read_elements(kind, pages + first_page * strides.page * kind.size_bytes(), num_pages * strides.page, copied.data());
+    pages = reinterpret_cast<const std::byte*>(copied.data());
+    read_as = {.memory = CacheMemory::kHost, .precision = Precision::kFloat32};
+  }
+  float* out = elements.data();
+  for (const std::int32_t row : rows) {
+    const Slot slot = slot_of(row);
+    const std::int64_t first =
+        (slot / cache.page_size() - first_page) * strides.page + slot % cache.page_size() * strides.token + part_offset;
+    read_elements(read_as, pages + first * read_as.size_bytes(), strides.token, out);
+    out += strides.token;
   }
   return elements;
 }

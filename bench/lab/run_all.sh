@@ -12,6 +12,9 @@
 #   --sets     of xquad,nq,musique,hotpot,text (default: all whose data is there)
 #   --stages   of prepare,run,map,hits,score,report (default: all): run and map need neither data sets nor a tokenizer,
 #              so that cases prepared elsewhere run on a machine without PCRE2
+#   --workers  that serve at once (default: 1), each with an engine of its own: a GPU is idle half of the time with one.
+#              With several, the first cases of each set (--timed, default: 12) are served by one alone, which measures
+#              times, errors of K and V, and attention; the others go without these
 #   --quick    few cases and short prompts: whether all of it works, in minutes on a CPU
 #
 # What is there is kept: a stopped run goes on where it was. Delete OUT to begin again.
@@ -67,12 +70,12 @@ file_of() {
 }
 # ----------------------------------------------------------------------------------------------------------------------
 
-data='' model="${PIKV_SMOLLM2:-}" device=cpu precision=fp32 out="$root/build/lab-out" docs='' build='' quick=0
+data='' model="${PIKV_SMOLLM2:-}" device=cpu precision=fp32 out="$root/build/lab-out" docs='' build='' quick=0 workers=1 timed=12
 sets=xquad,nq,musique,hotpot,text stages=prepare,run,map,hits,score,report
 while [ $# -gt 0 ]; do
   case "$1" in
     --quick) quick=1 ;;
-    --data | --model | --device | --precision | --out | --docs | --build | --sets | --stages)
+    --data | --model | --device | --precision | --out | --docs | --build | --sets | --stages | --workers | --timed)
       [ $# -ge 2 ] || fail "$1 wants a value"
       printf -v "${1#--}" '%s' "$2"
       shift
@@ -122,17 +125,24 @@ for set in "${prepared[@]}"; do
     program lab_run
     say "running $set"
     mapfile -t arms < <(arms_of "$set")
-    more=(--generate --mechanism --num-forced 16)
+    more=(--generate --num-forced 16)
     if [ "$quick" = 1 ]; then more=(--generate --num-forced 4 --num-cases 2); fi
-    "$bin/lab_run" "${compute[@]}" --cases "$out/$set.cases.jsonl" --results "$out/$set.results.jsonl" \
-      --arms "${arms[@]}" "${more[@]}"
+    serve=("$bin/lab_run" "${compute[@]}" --cases "$out/$set.cases.jsonl" --results "$out/$set.results.jsonl"
+      --arms "${arms[@]}" "${more[@]}")
+    if [ "$workers" = 1 ]; then
+      if [ "$quick" = 0 ]; then serve+=(--mechanism); fi
+    else
+      "${serve[@]}" --mechanism --num-cases "$timed"
+      serve+=(--workers "$workers")
+    fi
+    "${serve[@]}"
   fi
   if has_stage map; then
     program lab_map
     say "map of $set"
     more=()
     if [ "$quick" = 1 ]; then more=(--num-cases 1 --num-forced 4 --most-tokens 400); fi
-    "$bin/lab_map" "${compute[@]}" --cases "$out/$set.cases.jsonl" --results "$out/$set.map.jsonl" \
+    "$bin/lab_map" "${compute[@]}" --workers "$workers" --cases "$out/$set.cases.jsonl" --results "$out/$set.map.jsonl" \
       --axis "$(axes_of "$set")" ${more[@]+"${more[@]}"}
   fi
 done

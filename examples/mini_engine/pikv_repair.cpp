@@ -1,7 +1,6 @@
 #include "mini_engine/pikv_repair.hpp"
 
 #include <algorithm>
-#include <cmath>
 #include <iterator>
 #include <limits>
 #include <utility>
@@ -11,17 +10,18 @@
 #include "mini_engine/pikv_errors.hpp"
 #include "mini_engine/pikv_views.hpp"
 #include "mini_engine/probe_memory.hpp"
+#include "mini_engine/question_attention.hpp"
 
 namespace mini_engine {
 namespace {
 
-/// The first row behind everything that is cached.
-std::int32_t first_question_row(const pikv::CompositionPlan& plan) {
+/// The rows behind everything that is cached. They are all computed.
+std::span<const std::int32_t> question_rows(const pikv::CompositionPlan& plan) {
   std::int64_t first = 0;
   for (const pikv::PlanPiece& piece : plan.pieces()) {
     if (piece.cached()) first = piece.row_end;
   }
-  return static_cast<std::int32_t>(first);
+  return plan.rows_to_compute().last(static_cast<std::size_t>(plan.num_rows() - first));
 }
 
 std::unique_ptr<pikv::RepairRun> begin(const pikv::RepairPolicy& policy, const pikv::CompositionPlan& plan,
@@ -40,8 +40,7 @@ class RepairPasses::Observer final : public PassObserver {
         sequence_(sequence),
         device_(device),
         memory_(device_.backend, device_.stream),
-        inner_(inner),
-        question_(first_question_row(plan)) {}
+        inner_(inner) {}
 
   std::vector<float> run(Model& model) {
     model_ = &model.config();
@@ -53,6 +52,7 @@ class RepairPasses::Observer final : public PassObserver {
       begin_pass(std::move(*pass));
       logits = compute(model);
       end_pass();
+      if (attention_) run_->on_attention(attention_->mean());
       if (run_->wants_logits()) run_->on_logits(logits);
       inner_ = nullptr;  // it has seen what it had to see
       ++cost_.num_passes;
@@ -72,12 +72,11 @@ class RepairPasses::Observer final : public PassObserver {
   void on_projected(int layer, const ProjectedRows& rows) override {
     if (inner_ != nullptr) inner_->on_projected(layer, rows);
     cost_.row_layers += rows.num_rows;
-    const pikv::RepairProbe* const probe = probe_of(layer, pikv::RepairSignal::kDeviation);
-    if (probe != nullptr) tell(*probe, deviation(*probe, rows));
-    const pikv::RepairProbe* const question = probe_of(layer, pikv::RepairSignal::kNone);
-    if (question != nullptr) tell(*question, {});
+    for (const pikv::RepairProbe& probe : pass_.probes) {
+      if (probe.layer == layer) ask(probe, rows);
+    }
     keep_.reset();
-    if (corrects_drift()) correct_drift(layer, rows);
+    if (pass_.moves_rows()) correct_drift(layer, rows);
     if (!going_on_) return;
     std::vector<std::int32_t> keep;
     for (std::size_t i = 0; i < rows.rows.size(); ++i) {
@@ -99,16 +98,22 @@ class RepairPasses::Observer final : public PassObserver {
   }
 
   void on_queries(int layer, const TurnedQueries& queries) override {
-    for (const auto& [signal, first_row] : {std::pair{pikv::RepairSignal::kQuestionAttention, question_},
-                                            std::pair{pikv::RepairSignal::kAnswerAttention, rows_.back()}}) {
-      const pikv::RepairProbe* const probe = probe_of(layer, signal);
-      if (probe != nullptr) tell(*probe, attention_of(first_row, layer, queries));
-    }
+    if (!attention_ || !attention_->measures(layer)) return;
+    attention_->add({.geometry = geometry(),
+                     .num_query_heads = model_->num_heads,
+                     .layer = layer,
+                     .keys = pikv::as_const(cache_view(sequence_.cache())),
+                     .key_slots = row_slots()},
+                    queries);
   }
 
  private:
   void begin_pass(pikv::RepairPass pass) {
     pass_ = std::move(pass);
+    if (pass_.moves_rows() && cost_.num_passes == 0) {
+      throw Error("repair: the policy '" + policy_.name() +
+                  "' moves rows in its first pass, which may still be on their way");
+    }
     going_on_.reset();
     keep_.reset();
     rows_.clear();
@@ -116,6 +121,11 @@ class RepairPasses::Observer final : public PassObserver {
                    std::back_inserter(rows_));
     computed_ = pass_.rows;
     drift_rows_.reset();
+    attention_.reset();
+    if (pass_.attention.num_layers() > 0) {
+      attention_.emplace(pass_.attention, question_rows(plan_), plan_.num_rows(), device_.scorer, memory_,
+                         device_.stream);
+    }
   }
 
   void end_pass() {
@@ -129,7 +139,7 @@ class RepairPasses::Observer final : public PassObserver {
     tokens.reserve(rows_.size());
     for (const std::int32_t row : rows_) tokens.push_back(plan_.tokens()[static_cast<std::size_t>(row)]);
     const auto last = static_cast<std::int32_t>(rows_.size() - 1);
-    const bool is_watched = inner_ != nullptr || !pass_.probes.empty() || corrects_drift();
+    const bool is_watched = inner_ != nullptr || pass_.measures() || pass_.moves_rows();
     if (!is_watched) {  // nobody looks on, so that a model may compute it as one graph
       cost_.row_layers += static_cast<std::int64_t>(rows_.size()) * model_->num_layers;
     }
@@ -141,43 +151,40 @@ class RepairPasses::Observer final : public PassObserver {
                          sequence_);
   }
 
-  [[nodiscard]] const pikv::RepairProbe* probe_of(int layer, pikv::RepairSignal signal) const {
-    for (const pikv::RepairProbe& probe : pass_.probes) {
-      if (probe.layer == layer && probe.signal == signal) return &probe;
-    }
-    return nullptr;
+  void ask(const pikv::RepairProbe& probe, const ProjectedRows& rows) {
+    const bool measures = probe.signal == pikv::RepairSignal::kDeviation;
+    const std::vector<float> scores = measures ? deviation(probe, rows) : std::vector<float>{};
+    if (auto go_on = run_->on_scores(probe, scores)) going_on_ = std::move(go_on);
   }
 
-  void tell(const pikv::RepairProbe& probe, const std::vector<float>& scores) {
-    if (auto rows = run_->on_scores(probe, scores)) going_on_ = std::move(rows);
-  }
-
-  [[nodiscard]] bool corrects_drift() const {
-    return !pass_.rows.empty() && (pass_.key_drift_gain > 0 || pass_.value_drift_gain > 0);
+  /// Of the prompt's rows in the cache; the sequence has them all once a pass has begun.
+  [[nodiscard]] pikv::SlotMap row_slots() {
+    if (!row_slots_) row_slots_ = memory_.upload(sequence_.slots());
+    return slots_of(*row_slots_, sequence_.slots().size());
   }
 
   /// Before the pass's own K and V replace the cached ones that they are compared with.
   void correct_drift(int layer, const ProjectedRows& rows) {
+    const pikv::KvView cached = cache_view(sequence_.cache());
     if (!drift_rows_) {
       std::vector<std::int32_t> settled;
       std::set_union(repaired_.begin(), repaired_.end(), pass_.rows.begin(), pass_.rows.end(),
                      std::back_inserter(settled));
-      drift_rows_.emplace(plan_, rows.rows, computed_, settled, sequence_, memory_);
+      drift_rows_.emplace(plan_, rows.rows, computed_, settled, memory_);
+      pikv::DriftWeighing weighing = drift_rows_->weighing(geometry(), cached, row_slots());
+      weighing.rope = device_.table.view();
+      check(device_.corrector.weigh_async(weighing, device_.stream));
     }
     const pikv::ConstKvView fresh = projected_view(rows, model_->head_dim, device_.backend.caps().space);
-    pikv::DriftCorrection correction = drift_rows_->correction(geometry(), layer, fresh, cache_view(sequence_.cache()));
+    pikv::DriftCorrection correction = drift_rows_->correction(geometry(), layer, fresh, cached, row_slots());
     correction.rope = device_.table.view();
     correction.key_gain = pass_.key_drift_gain;
     correction.value_gain = pass_.value_drift_gain;
     check(device_.corrector.correct_async(correction, device_.stream));
   }
 
-  [[nodiscard]] std::vector<float> no_scores() const {
-    return std::vector<float>(static_cast<std::size_t>(plan_.num_rows()), std::numeric_limits<float>::quiet_NaN());
-  }
-
   [[nodiscard]] std::vector<float> deviation(const pikv::RepairProbe& probe, const ProjectedRows& rows) const {
-    std::vector<float> scores = no_scores();
+    std::vector<float> scores(static_cast<std::size_t>(plan_.num_rows()), std::numeric_limits<float>::quiet_NaN());
     std::vector<pikv::Slot> fresh;
     std::vector<pikv::Slot> cached;
     std::vector<pikv::Position> positions;
@@ -190,21 +197,17 @@ class RepairPasses::Observer final : public PassObserver {
     }
     const std::size_t count = positions.size();
     if (count == 0) return scores;
-    const auto num_tokens = static_cast<std::int64_t>(count);
     const pikv::Buffer fresh_slots = memory_.upload(fresh);
     const pikv::Buffer cached_slots = memory_.upload(cached);
     const pikv::Buffer at = memory_.upload(positions);
     pikv::Buffer measured = memory_.upload(std::vector<float>(count));
-    const auto slot_map = [num_tokens](const pikv::Buffer& slots) {
-      return pikv::SlotMap::per_token(reinterpret_cast<const pikv::Slot*>(slots.data()), num_tokens);
-    };
     check(device_.scorer.add_deviation_async(
         {.geometry = geometry(),
          .layer = probe.layer,
          .fresh = projected_view(rows, model_->head_dim, device_.backend.caps().space),
-         .fresh_slots = slot_map(fresh_slots),
+         .fresh_slots = slots_of(fresh_slots, count),
          .cached = pikv::as_const(cache_view(sequence_.cache())),
-         .cached_slots = slot_map(cached_slots),
+         .cached_slots = slots_of(cached_slots, count),
          .positions = pikv::PositionMap::per_token(reinterpret_cast<const pikv::Position*>(at.data())),
          .rope = device_.table.view(),
          .key_weight = probe.key_weight,
@@ -213,34 +216,6 @@ class RepairPasses::Observer final : public PassObserver {
         device_.stream));
     const std::vector<float> values = memory_.download(measured, count);
     for (std::size_t i = 0; i < count; ++i) scores[static_cast<std::size_t>(positions[i])] = values[i];
-    return scores;
-  }
-
-  /// That rows from first_row on pay to each row of the prompt, on average.
-  [[nodiscard]] std::vector<float> attention_of(std::int32_t first_row, int layer, const TurnedQueries& queries) const {
-    const auto first = std::lower_bound(queries.rows.begin(), queries.rows.end(), first_row);
-    const std::vector<std::int32_t> rows(first, queries.rows.end());
-    if (rows.empty()) return no_scores();
-    const auto count = static_cast<std::size_t>(plan_.num_rows());
-    const std::int64_t skipped = (first - queries.rows.begin()) * queries.row_stride;
-    const pikv::DType dtype = dtype_of(queries.precision);
-    const pikv::Buffer slots = memory_.upload(sequence_.slots());
-    const pikv::Buffer query_rows = memory_.upload(rows);
-    pikv::Buffer measured = memory_.upload(std::vector<float>(count));
-    check(device_.scorer.add_attention_async(
-        {.geometry = geometry(),
-         .num_query_heads = model_->num_heads,
-         .layer = layer,
-         .keys = pikv::as_const(cache_view(sequence_.cache())),
-         .key_slots = pikv::SlotMap::per_token(reinterpret_cast<const pikv::Slot*>(slots.data()), plan_.num_rows()),
-         .queries = static_cast<const std::byte*>(queries.data) + skipped * pikv::dtype_bytes(dtype),
-         .query_dtype = dtype,
-         .query_stride = queries.row_stride,
-         .query_rows = elements<std::int32_t>(query_rows, rows.size()),
-         .key_scores = scores_of(measured, count)},
-        device_.stream));
-    std::vector<float> scores = memory_.download(measured, count);
-    for (float& score : scores) score /= static_cast<float>(rows.size());
     return scores;
   }
 
@@ -254,7 +229,7 @@ class RepairPasses::Observer final : public PassObserver {
   ProbeDevice device_;
   ProbeMemory memory_;
   PassObserver* inner_;
-  std::int32_t question_;
+  std::optional<pikv::Buffer> row_slots_{};
   const ModelConfig* model_ = nullptr;
   std::unique_ptr<pikv::RepairRun> run_;
   pikv::RepairPass pass_;
@@ -262,6 +237,7 @@ class RepairPasses::Observer final : public PassObserver {
   std::optional<std::vector<std::int32_t>> going_on_{};  // of the repaired rows, from the next chance on
   std::optional<std::vector<std::int32_t>> keep_{};      // the same as indices, with all other rows
   std::vector<std::int32_t> computed_;                   // of the repaired rows, those that have not been let go
+  std::optional<QuestionAttention> attention_{};         // of a pass that measures it
   std::optional<DriftRows> drift_rows_{};                // of the rows that are computed now
   std::vector<std::int32_t> repaired_;                   // by the passes before
   RepairCost cost_;
@@ -287,7 +263,7 @@ std::vector<std::int32_t> rows_known_ahead(const pikv::RepairPolicy& policy, con
   check_knows_rows_ahead(policy);
   const std::unique_ptr<pikv::RepairRun> run = begin(policy, plan, num_layers);
   std::optional<pikv::RepairPass> pass = run->next();
-  if (!pass || !pass->probes.empty() || run->next()) {
+  if (!pass || pass->measures() || pass->moves_rows() || run->next()) {
     throw Error("repair: the policy '" + policy.name() +
                 "' says that it knows its rows ahead, and measures or comes back");
   }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -16,10 +17,15 @@ class ProbeMemory {
  public:
   ProbeMemory(pikv::Backend& backend, pikv::StreamRef stream) : backend_(backend), stream_(stream) {}
 
+  /// Room for so many elements, whose values are undefined.
+  template <class T>
+  [[nodiscard]] pikv::Buffer allocate(std::size_t count) const {
+    return take(
+        pikv::Buffer::allocate(std::max<std::size_t>(count, 1) * sizeof(T), backend_.memory_resource(), stream_));
+  }
   template <class T>
   [[nodiscard]] pikv::Buffer upload(const std::vector<T>& values) const {
-    pikv::Buffer buffer = take(pikv::Buffer::allocate(std::max<std::size_t>(values.size(), 1) * sizeof(T),
-                                                      backend_.memory_resource(), stream_));
+    pikv::Buffer buffer = allocate<T>(values.size());
     if (!values.empty()) {
       check(backend_.copy_async(buffer.data(), values.data(), values.size() * sizeof(T), stream_));
     }
@@ -42,6 +48,9 @@ class ProbeMemory {
 template <class T>
 std::span<const T> elements(const pikv::Buffer& buffer, std::size_t count) {
   return {reinterpret_cast<const T*>(buffer.data()), count};
+}
+inline pikv::SlotMap slots_of(const pikv::Buffer& buffer, std::size_t count) {
+  return pikv::SlotMap::per_token(reinterpret_cast<const pikv::Slot*>(buffer.data()), static_cast<std::int64_t>(count));
 }
 inline std::span<float> scores_of(pikv::Buffer& buffer, std::size_t count) {
   return {reinterpret_cast<float*>(buffer.data()), count};

@@ -78,12 +78,18 @@ struct CudaRowScorerOptions {
 /// views beyond the reach of the CUDA backend.
 [[nodiscard]] PIKV_API Result<std::unique_ptr<RowScorer>> make_cuda_row_scorer(const CudaRowScorerOptions& options);
 
-/// Drift of chunks on one GPU: one launch a call and nothing else, so that calls can be captured in a CUDA graph, which
-/// replays the spans, views and gains that it was captured with; what the arrays hold may change between replays.
-/// Calls select the device on the calling thread and put back what was selected.
-/// Errors: kUnavailable, and kUnsupported in a build without CUDA; of calls also kUnsupported for views beyond the
-/// reach of the CUDA backend.
-[[nodiscard]] PIKV_API Result<std::unique_ptr<DriftCorrector>> make_cuda_drift_corrector(int device = 0);
+struct CudaDriftCorrectorOptions {
+  MemoryResource* memory = nullptr;  ///< of the device, in the order of streams; outlives the corrector
+  int device = 0;                    ///< CUDA ordinal
+};
+
+/// Drift of rows on one GPU. Takes workspace as a scorer does: a weighing 8 H D bytes a row, and 4 bytes for every two
+/// samples; a correction 8 H D bytes a sample. Captured in a CUDA graph, a call replays the spans, views and gains that
+/// it was captured with; what the arrays hold may change between replays.
+/// Errors: kInvalidArgument, kUnavailable, and kUnsupported in a build without CUDA; of calls also kUnsupported for
+/// views beyond the reach of the CUDA backend.
+[[nodiscard]] PIKV_API Result<std::unique_ptr<DriftCorrector>> make_cuda_drift_corrector(
+    const CudaDriftCorrectorOptions& options);
 
 }  // namespace v0
 }  // namespace pikv

@@ -4,15 +4,16 @@
 // A policy knows a plan and what is measured while the engine computes; it touches no memory and runs nothing. For each
 // request it begins a run, which asks for one pass after another. Every pass computes some approximate rows and, in the
 // same batch, all rows that the plan computes anyway (the question among them); K and V replace the cached ones in
-// pages private to the request, and later rows see them. What a pass measures (probes) comes back through on_scores(),
-// at the layer, where the run may also let rows go: they keep the K and V they have by then and are computed no
-// further.
+// pages private to the request, and later rows see them. What a pass probes comes back through on_scores(), at the
+// layer, where the run may also let rows go: they keep the K and V they have by then and are computed no further. What
+// the question attends to is added up over layers and comes back through on_attention() once the pass is through, so
+// that a device is not waited for layer by layer.
 //
 //   const std::unique_ptr<pikv::RepairPolicy> policy = pikv::make_repair_policy("first:16").value();
 //   const std::unique_ptr<pikv::RepairRun> run = policy->begin({.plan = composition.plan(), .num_layers = 32}).value();
 //   while (std::optional<pikv::RepairPass> pass = run->next()) {
-//     // the engine computes pass->rows and the plan's rows_to_compute(), with pass->probes; its logits count unless
-//     // another pass follows
+//     // the engine computes pass->rows and the plan's rows_to_compute(), and measures what the pass asks for; its
+//     // logits count unless another pass follows
 //   }
 #pragma once
 
@@ -30,15 +31,13 @@
 namespace pikv {
 inline namespace v0 {
 
-/// What can be measured of rows in one layer of a pass.
+/// What can be asked of one layer of a pass.
 enum class RepairSignal : std::uint8_t {
-  kDeviation,          ///< of the pass's repaired rows: DeviationScoring with the probe's weights
-  kQuestionAttention,  ///< of all rows of the prompt: AttentionScoring::key_scores from the plan's fresh rows behind
-                       ///< the last cached one, divided by how many these are
-  kAnswerAttention,    ///< the same from the prompt\'s last row alone, which the answer begins behind
-  kNone,               ///< nothing: the run is asked, with empty scores, which rows go on
+  kDeviation,  ///< of the pass's repaired rows: DeviationScoring with the probe's weights
+  kNone,       ///< nothing: the run is asked, with empty scores, which rows go on
 };
 
+/// Measured before the rows' K and V of that layer replace the cached ones.
 struct RepairProbe {
   std::int32_t layer = 0;
   RepairSignal signal = RepairSignal::kDeviation;
@@ -46,17 +45,37 @@ struct RepairProbe {
   float value_weight = 1.0F;
 };
 
+/// The attention that a pass measures: of every row of the prompt, what the question pays to it, mean over the
+/// question's rows, heads and layers [first_layer, end_layer) (AttentionScoring::key_scores). The question: the plan's
+/// fresh rows behind the last cached one.
+struct RepairAttention {
+  enum class From : std::uint8_t {
+    kQuestion,
+    kQuestionAndAnswer,  ///< and, added to it, the same of the prompt's last row alone, which the answer begins behind
+  };
+  std::int32_t first_layer = 0;
+  std::int32_t end_layer = 0;  ///< first_layer: nothing is measured
+  From from = From::kQuestion;
+
+  [[nodiscard]] constexpr std::int32_t num_layers() const noexcept { return end_layer - first_layer; }
+};
+
 struct RepairPass {
   /// Approximate rows of the plan, ascending; may be empty.
   std::vector<std::int32_t> rows;
-  /// Ascending by layer, at most one of a signal a layer. A deviation is measured before the row's K and V of that
-  /// layer are replaced; attention after.
+  /// Ascending by layer, at most one a layer.
   std::vector<RepairProbe> probes;
-  /// Whether, and how far, the approximate rows beside them are moved by what the pass's repaired rows of their chunk
-  /// have drifted (DriftCorrection): in every layer, before attention sees them. Rows that an earlier pass repaired
-  /// stay.
+  RepairAttention attention{};
+  /// Whether, and how far, the approximate rows beside them are moved by what the pass's repaired rows have drifted
+  /// (DriftCorrector): in every layer, before attention sees them. Rows that an earlier pass repaired stay. Not in a
+  /// run's first pass, during which rows may still be on their way.
   float key_drift_gain = 0.0F;
   float value_drift_gain = 0.0F;
+
+  [[nodiscard]] bool measures() const noexcept { return !probes.empty() || attention.num_layers() > 0; }
+  [[nodiscard]] bool moves_rows() const noexcept {
+    return !rows.empty() && (key_drift_gain > 0 || value_drift_gain > 0);
+  }
 };
 
 /// One request's repair. One thread at a time. Deterministic in what it is told.
@@ -74,6 +93,10 @@ class RepairRun {
     (void)probe, (void)scores;
     return std::nullopt;
   }
+
+  /// What a pass that measures attention has measured, once it is through. attention: [num_rows] of the prompt, host
+  /// memory; NaN throughout for a prompt without a question.
+  virtual void on_attention(std::span<const float> attention) { (void)attention; }
 
   /// The logits of the prompt's last row, [V], host memory, after each pass.
   virtual void on_logits(std::span<const float> logits) { (void)logits; }

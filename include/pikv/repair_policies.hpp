@@ -100,11 +100,12 @@ struct FocusOptions {
 [[nodiscard]] PIKV_API Result<std::unique_ptr<RepairPolicy>> make_focus_repair(const FocusOptions& options);
 
 /// "budget:TOLERANCE[,unit=kl|f1][,most=FRACTION][,start=FRACTION][,keys=GAIN][,values=GAIN]": as few rows as keep the
-/// answer within a tolerance. The question alone first; then the rows that it attends to most, `start` of all, and
-/// about as many again as there are by then in each further pass, until the error that is left is within the tolerance
-/// or `most` of the rows are computed. In every pass what the repaired rows of a chunk have drifted in common is
-/// applied to its other rows (DriftCorrection), which does more for the answer than as many rows again. Attention is
-/// measured anew in each pass, on the repaired prompt.
+/// answer within a tolerance. The question alone first; then the rows whose error it would see most, `start` of all,
+/// and about as many again as there are by then in each further pass, until the error that is left is within the
+/// tolerance or `most` of the rows are computed. A row's error is expected to be what the question and its last row pay
+/// to it over the square root of its place in its chunk, whose first tokens miss most. In every pass all other rows are
+/// moved by what the repaired ones that they resemble have drifted (DriftCorrector), which does more for the answer
+/// than as many rows again. Attention is measured anew in each pass, on the repaired prompt.
 ///
 /// The error left is taken for what the last pass changed: the Kullback-Leibler divergence of the next token's
 /// distribution behind it from the one before it, in nats. A tolerance in F1 is the probability that an answer's token
@@ -116,10 +117,8 @@ struct ErrorBudgetOptions {
   Unit unit = Unit::kKl;
   double most = 0.1;
   double start = 0.05;  ///< within (0, 1]
-  /// Of the drift applied to other rows' keys, within [0, 1]; 0: none. The question attends to rows that are not quite
-  /// like the others, so that less than all of what they have drifted is right; docs/reuse-map.md.
-  double key_gain = 0.75;
-  double value_gain = 0.5;
+  double key_gain = 1;  ///< of the drift that other rows' keys are moved by, within [0, 1]; 0: they stay
+  double value_gain = 1;
 };
 [[nodiscard]] PIKV_API Result<std::unique_ptr<RepairPolicy>> make_error_budget_repair(
     const ErrorBudgetOptions& options);

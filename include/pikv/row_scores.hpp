@@ -49,7 +49,7 @@ struct AttentionScoring {
   const void* queries = nullptr;  ///< [R] rows of [Q][D] of query_dtype, turned to their positions
   DType query_dtype = DType::kFloat32;
   std::int64_t query_stride = 0;  ///< elements from one row to the next
-  std::span<const std::int32_t> query_rows;  ///< [R] rows of the prompt, ascending, each within [0, N)
+  std::span<const std::int32_t> query_rows{};  ///< [R] rows of the prompt, ascending, each within [0, N)
   float scale = 0.0F;  ///< of products before softmax; 0: 1 / sqrt(D)
   /// [N], added to: the weight that each key gets from all R rows.
   std::span<float> key_scores{};

@@ -92,16 +92,19 @@ Status check_reach(const AttentionScoring& scoring) {
                      std::to_string(INT32_MAX));
 }
 
+Status check_reach(const DriftWeighing& weighing) {
+  const std::string owner = "DriftWeighing: ";
+  PIKV_TRY(check_reach(owner + "cached", as_reach(weighing.cached), weighing.geometry));
+  PIKV_TRY(check_reach(owner + "row_slots", weighing.row_slots));
+  return check_heads(owner, weighing.geometry, kMaxGrid / 2);
+}
+
 Status check_reach(const DriftCorrection& correction) {
   const std::string owner = "DriftCorrection: ";
   PIKV_TRY(check_reach(owner + "fresh", as_reach(correction.fresh), correction.geometry));
   PIKV_TRY(check_reach(owner + "fresh_slots", correction.fresh_slots));
   PIKV_TRY(check_reach(owner + "cached", as_reach(correction.cached), correction.geometry));
   PIKV_TRY(check_reach(owner + "row_slots", correction.row_slots));
-  if (correction.sample_offsets.size() > static_cast<std::size_t>(INT32_MAX)) {
-    return unsupported(owner + "sample_offsets has " + std::to_string(correction.sample_offsets.size()) +
-                       " elements, the CUDA backend counts up to " + std::to_string(INT32_MAX));
-  }
   return check_heads(owner, correction.geometry, kMaxGrid / 2);
 }
 

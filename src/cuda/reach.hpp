@@ -15,6 +15,7 @@ namespace pikv::detail {
 /// Likewise for query heads of all rows beyond 2^31, and more KV heads than a grid has.
 [[nodiscard]] Status check_reach(const AttentionScoring& scoring);
 /// Likewise for more KV heads than a grid has.
+[[nodiscard]] Status check_reach(const DriftWeighing& weighing);
 [[nodiscard]] Status check_reach(const DriftCorrection& correction);
 
 }  // namespace pikv::detail

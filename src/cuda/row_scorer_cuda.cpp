@@ -3,12 +3,11 @@
 #include <cstddef>
 #include <memory>
 #include <new>
-#include <utility>
 
-#include "cuda/carver.hpp"
 #include "cuda/error.hpp"
 #include "cuda/reach.hpp"
 #include "cuda/score_params.hpp"
+#include "cuda/workspace.hpp"
 #include "kernels/score.hpp"
 #include "pikv/cuda.hpp"
 #include "row_score_checks.hpp"
@@ -17,7 +16,6 @@ namespace pikv {
 inline namespace v0 {
 namespace {
 
-using detail::Carver;
 using detail::cuda_status;
 using detail::DeviceScope;
 
@@ -26,7 +24,7 @@ cudaStream_t stream_of(StreamRef stream) noexcept { return static_cast<cudaStrea
 class CudaRowScorer final : public RowScorer {
  public:
   explicit CudaRowScorer(const CudaRowScorerOptions& options) noexcept
-      : device_(options.device), memory_(*options.memory) {}
+      : device_(options.device), workspace_(*options.memory) {}
 
   MemorySpace space() const noexcept override { return MemorySpace::kDevice; }
 
@@ -48,7 +46,7 @@ class CudaRowScorer final : public RowScorer {
     PIKV_TRY(scope.status());
     kernels::AttentionParams params = detail::attention_params(scoring);
     std::byte* workspace = nullptr;
-    PIKV_TRY(reserve(detail::workspace_bytes(params), stream, &workspace));
+    PIKV_TRY(workspace_.reserve(detail::workspace_bytes(params), stream, &workspace));
     detail::place_workspace(params, workspace);
     return cuda_status(kernels::launch_attention(params, stream_of(stream)), "attention of rows");
   }
@@ -56,40 +54,14 @@ class CudaRowScorer final : public RowScorer {
  private:
   static BackendCaps caps() noexcept { return {.name = "cuda", .space = MemorySpace::kDevice, .asynchronous = true}; }
 
-  /// Sets *begin to `size_bytes` of workspace on a multiple of Carver::kAlignment. What was there before goes back once
-  /// the stream has passed what uses it.
-  Status reserve(std::size_t size_bytes, StreamRef stream, std::byte** begin) {
-    // A resource aligns to 64 bytes at least, so there is room to start at the next 256.
-    const std::size_t room_bytes = size_bytes + Carver::kAlignment;
-    if (workspace_.size_bytes() < room_bytes) {
-      Result<Buffer> larger = Buffer::allocate(room_bytes, memory_, stream);
-      if (!larger.ok()) return larger.status();
-      workspace_.release_after(stream);
-      workspace_ = std::move(*larger);
-    }
-    // Wherever the scorer is destroyed, the memory is free after the latest call.
-    workspace_.release_after(stream);
-    void* aligned = workspace_.data();
-    std::size_t left_bytes = workspace_.size_bytes();
-    *begin = static_cast<std::byte*>(std::align(Carver::kAlignment, size_bytes, aligned, left_bytes));
-    return {};
-  }
-
   const int device_;
-  MemoryResource& memory_;
-  Buffer workspace_;
+  detail::Workspace workspace_;
 };
-
-Status check(const CudaRowScorerOptions& options) {
-  if (options.memory == nullptr) return invalid_argument("make_cuda_row_scorer: memory is null");
-  if (options.memory->space() == MemorySpace::kDevice) return {};
-  return invalid_argument("make_cuda_row_scorer: memory is not device memory");
-}
 
 }  // namespace
 
 Result<std::unique_ptr<RowScorer>> make_cuda_row_scorer(const CudaRowScorerOptions& options) {
-  PIKV_TRY(check(options));
+  PIKV_TRY(detail::check_workspace_memory("make_cuda_row_scorer", options.memory));
   const DeviceScope scope(options.device);
   PIKV_TRY(scope.status());
   std::unique_ptr<RowScorer> scorer(new (std::nothrow) CudaRowScorer(options));

@@ -7,6 +7,7 @@
 
 #include "cuda/carver.hpp"
 #include "cuda/planes.hpp"
+#include "cuda/scored_rows.hpp"
 #include "row_checks.hpp"
 
 namespace pikv::detail {
@@ -14,45 +15,12 @@ namespace {
 
 using kernels::AttentionParams;
 using kernels::DeviationParams;
-using kernels::DriftParams;
-using kernels::ScoredRows;
 using kernels::SourceKind;
 
 constexpr std::int64_t kVectorBytes = 16;
 /// Blocks of one launch that keep any GPU busy: four for each multiprocessor of an H100. A constant, since sums are cut
 /// where splits end and must not depend on the device.
 constexpr std::int64_t kWantedBlocks = 528;
-/// Targets that are worth finding their chunk's drift once more for: what a block with heads of 128 moves in two steps.
-constexpr std::int64_t kDriftRows = 64;
-
-ScoredRows rows_of(const ConstKvView& view, const SlotMap& slots, std::int32_t layer) noexcept {
-  ScoredRows rows{.k = plane_of(view.k_layer(layer), view.layout.k, view.layout.dtype),
-                  .v = plane_of(view.v_layer(layer), view.layout.v, view.layout.dtype),
-                  .kind = static_cast<SourceKind>(view.layout.dtype),
-                  .slots = slots,
-                  .table_page = divisor_of(slots.page_size()),
-                  .page_size = divisor_of(view.layout.page_size),
-                  .num_slots = view.num_slots};
-  rows.k.layer_bytes = rows.v.layer_bytes = 0;
-  return rows;
-}
-
-bool has_vectors(const kernels::Plane& plane, const ScoredRows& rows) noexcept {
-  return plane.dim_bytes == dtype_bytes(static_cast<DType>(rows.kind)) &&
-         is_aligned(plane, rows.page_size, kVectorBytes);
-}
-
-template <class Params>
-bool has_vectors(const Params& params) noexcept {
-  constexpr std::int32_t kChannels = kernels::kVectorChannels;
-  if (params.head_dim % kChannels != 0 || params.rope.half_dim % kChannels != 0) return false;
-  if (params.rope.turns() && !is_aligned(params.rope.values, kVectorBytes)) return false;
-  for (const ScoredRows* rows : {&params.fresh, &params.cached}) {
-    if (!has_vectors(rows->k, *rows) || !has_vectors(rows->v, *rows)) return false;
-  }
-  return true;
-}
-
 std::int32_t splits_for(std::int64_t num_blocks, std::int32_t num_tiles) noexcept {
   return static_cast<std::int32_t>(std::clamp<std::int64_t>(kWantedBlocks / num_blocks, 1, num_tiles));
 }
@@ -76,8 +44,8 @@ void carve(AttentionParams& params, Carver& carver) noexcept {
 }  // namespace
 
 DeviationParams deviation_params(const DeviationScoring& scoring) noexcept {
-  DeviationParams params{.fresh = rows_of(single_layer(scoring.fresh), scoring.fresh_slots, 0),
-                         .cached = rows_of(scoring.cached, scoring.cached_slots, scoring.layer),
+  DeviationParams params{.fresh = scored_rows(single_layer(scoring.fresh), scoring.fresh_slots, 0),
+                         .cached = scored_rows(scoring.cached, scoring.cached_slots, scoring.layer),
                          .positions = scoring.positions,
                          .num_rows = static_cast<std::int32_t>(scoring.fresh_slots.num_tokens()),
                          .num_kv_heads = scoring.geometry.num_kv_heads,
@@ -88,36 +56,8 @@ DeviationParams deviation_params(const DeviationScoring& scoring) noexcept {
   if (scoring.key_weight != 0) params.rope = scoring.rope;
   params.key_units = divisor_of(kernels::units_per_head(params.head_dim, params.rope.half_dim));
   params.value_units = divisor_of(kernels::units_per_head(params.head_dim, 0));
-  params.is_vectorizable = has_vectors(params);
-  return params;
-}
-
-DriftParams drift_params(const DriftCorrection& correction) noexcept {
-  DriftParams params{.fresh = rows_of(single_layer(correction.fresh), correction.fresh_slots, 0),
-                     .cached = rows_of(as_const(correction.cached), correction.row_slots, correction.layer),
-                     .rope = correction.rope,
-                     .num_rows = static_cast<std::int32_t>(correction.row_slots.num_tokens()),
-                     .num_chunks = static_cast<std::int32_t>(correction.sample_offsets.size()) - 1,
-                     .num_samples = static_cast<std::int32_t>(correction.sample_rows.size()),
-                     .num_targets = static_cast<std::int32_t>(correction.target_rows.size()),
-                     .sample_rows = correction.sample_rows.data(),
-                     .sample_offsets = correction.sample_offsets.data(),
-                     .target_rows = correction.target_rows.data(),
-                     .target_offsets = correction.target_offsets.data(),
-                     .num_kv_heads = correction.geometry.num_kv_heads,
-                     .head_dim = correction.geometry.head_dim,
-                     .key_gain = correction.key_gain,
-                     .value_gain = correction.value_gain};
-  params.is_vectorizable = has_vectors(params);
-  const auto units_of = [&](std::int32_t half_dim) {
-    return divisor_of(params.is_vectorizable ? kernels::units_per_head(params.head_dim, half_dim)
-                                             : params.head_dim - half_dim);
-  };
-  params.key_units = units_of(params.rope.half_dim);
-  params.value_units = units_of(0);
-  const std::int64_t chunk_blocks = (params.num_targets / params.num_chunks + kDriftRows - 1) / kDriftRows;
-  params.num_splits = splits_for(2 * std::int64_t{params.num_kv_heads} * params.num_chunks,
-                                 static_cast<std::int32_t>(std::max<std::int64_t>(chunk_blocks, 1)));
+  params.is_vectorizable = has_vectors(params.fresh, params.rope, params.head_dim) &&
+                           has_vectors(params.cached, params.rope, params.head_dim);
   return params;
 }
 
@@ -127,7 +67,7 @@ AttentionParams attention_params(const AttentionScoring& scoring) noexcept {
   const std::int64_t head_bytes = geometry.head_dim * query_bytes;
   const std::int32_t group = scoring.num_query_heads / geometry.num_kv_heads;
   const double scale = scoring.scale != 0 ? scoring.scale : 1 / std::sqrt(static_cast<double>(geometry.head_dim));
-  AttentionParams params{.keys = rows_of(scoring.keys, scoring.key_slots, scoring.layer),
+  AttentionParams params{.keys = scored_rows(scoring.keys, scoring.key_slots, scoring.layer),
                          .queries = static_cast<const std::byte*>(scoring.queries),
                          .query_kind = static_cast<SourceKind>(scoring.query_dtype),
                          .query_row_bytes = scoring.query_stride * query_bytes,

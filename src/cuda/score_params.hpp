@@ -1,18 +1,15 @@
-// From scorings and corrections to what the kernels are told.
+// From scorings to what the kernels are told.
 #pragma once
 
 #include <cstddef>
 
 #include "kernels/score_params.hpp"
-#include "pikv/drift.hpp"
 #include "pikv/row_scores.hpp"
 
 namespace pikv::detail {
 
 /// Requires of all: checked, check_reach() included.
 [[nodiscard]] kernels::DeviationParams deviation_params(const DeviationScoring& scoring) noexcept;
-/// Requires also: has_work().
-[[nodiscard]] kernels::DriftParams drift_params(const DriftCorrection& correction) noexcept;
 /// Without workspace. Requires also: rows, and something that is wanted.
 [[nodiscard]] kernels::AttentionParams attention_params(const AttentionScoring& scoring) noexcept;
 

@@ -22,7 +22,9 @@ Result<std::unique_ptr<RowSelector>> make_cuda_row_selector(const CudaRowSelecto
 Result<std::unique_ptr<RowScorer>> make_cuda_row_scorer(const CudaRowScorerOptions& /*options*/) {
   return built_without_cuda();
 }
-Result<std::unique_ptr<DriftCorrector>> make_cuda_drift_corrector(int /*device*/) { return built_without_cuda(); }
+Result<std::unique_ptr<DriftCorrector>> make_cuda_drift_corrector(const CudaDriftCorrectorOptions& /*options*/) {
+  return built_without_cuda();
+}
 
 }  // namespace v0
 }  // namespace pikv

@@ -20,7 +20,7 @@ Result<std::unique_ptr<RepairPolicy>> make_attended_deviation_repair(const Blend
                                 const std::size_t num_kept = detail::rows_of_fraction(options.fraction, rows.size());
                                 if (num_kept == 0) return detail::one_pass_run({});
                                 return detail::question_first_run(
-                                    request.plan.num_rows(), 0, request.num_layers,
+                                    {.end_layer = request.num_layers},
                                     [options, num_kept, rows = std::move(rows)](std::span<const float> attention) {
                                       return detail::narrowing_run(
                                           rows, {{detail::deviation_probe(options.layer, options.signal), num_kept}},

@@ -38,11 +38,16 @@ double as_divergence(const ErrorBudgetOptions& options) {
   return is_kl ? options.tolerance : 2 * options.tolerance * options.tolerance;
 }
 
+/// How far a chunk's token is off, but for a factor: the more of its chunk stands before it, the less it misses what
+/// does not. Measured; docs/repair.md.
+float expected_drift(std::int64_t chunk_token) { return 1 / std::sqrt(4 + static_cast<float>(chunk_token)); }
+
 class ErrorBudgetRun final : public RepairRun {
  public:
   ErrorBudgetRun(const ErrorBudgetOptions& options, const RepairRequest& request)
       : options_(options),
         tolerance_(as_divergence(options)),
+        plan_(request.plan),
         rows_(detail::approximate_rows(request.plan)),
         num_layers_(request.num_layers),
         most_(detail::rows_of_fraction(options.most, rows_.size())),
@@ -65,16 +70,19 @@ class ErrorBudgetRun final : public RepairRun {
     }
     ++num_passes_;
     is_done_ = num_repaired_ >= most_;
-    if (!is_done_) probe_question(pass);
+    if (!is_done_) {
+      pass.attention = {.end_layer = num_layers_, .from = RepairAttention::From::kQuestionAndAnswer};
+    }
     return pass;
   }
 
-  std::optional<std::vector<std::int32_t>> on_scores(const RepairProbe& /*probe*/,
-                                                     std::span<const float> scores) override {
-    for (const std::int32_t row : rows_) {
-      attention_[static_cast<std::size_t>(row)] += scores[static_cast<std::size_t>(row)];
+  void on_attention(std::span<const float> attention) override {
+    attention_.assign(attention.begin(), attention.end());
+    for (const detail::ApproximatePiece& piece : detail::approximate_pieces(plan_)) {
+      for (const std::int32_t row : piece.rows) {
+        attention_[static_cast<std::size_t>(row)] *= expected_drift(piece.chunk_token(row));
+      }
     }
-    return std::nullopt;
   }
 
   void on_logits(std::span<const float> logits) override {
@@ -86,17 +94,9 @@ class ErrorBudgetRun final : public RepairRun {
   [[nodiscard]] bool wants_logits() const override { return tolerance_ > 0 && !is_done_; }
 
  private:
-  void probe_question(RepairPass& pass) {
-    std::fill(attention_.begin(), attention_.end(), 0.0F);
-    for (std::int32_t layer = 0; layer < num_layers_; ++layer) {
-      for (const RepairSignal signal : {RepairSignal::kQuestionAttention, RepairSignal::kAnswerAttention}) {
-        pass.probes.push_back({.layer = layer, .signal = signal});
-      }
-    }
-  }
-
   ErrorBudgetOptions options_;
-  double tolerance_;                // as a divergence
+  double tolerance_;  // as a divergence
+  const CompositionPlan& plan_;
   std::vector<std::int32_t> rows_;  // not repaired yet
   std::int32_t num_layers_;
   std::size_t most_;        // rows to repair
@@ -104,7 +104,7 @@ class ErrorBudgetRun final : public RepairRun {
   std::size_t num_repaired_ = 0;
   int num_passes_ = 0;
   bool is_done_ = false;
-  std::vector<float> attention_;  // of the last pass, [rows of the prompt], summed over layers and signals
+  std::vector<float> attention_;  // of the last pass by expected drift, [rows of the prompt]
   std::vector<double> before_;    // log-probabilities behind the last pass
 };
 

@@ -95,7 +95,7 @@ Result<std::unique_ptr<RepairPolicy>> make_focus_repair(const FocusOptions& opti
   if (options.mass != defaults.mass) name += ",mass=" + detail::spec_text(options.mass);
   return detail::make_policy({.name = name, .begin = [options](const RepairRequest& request) {
                                 if (options.fraction == 0) return detail::one_pass_run({});
-                                return detail::question_first_run(request.plan.num_rows(), 0, request.num_layers,
+                                return detail::question_first_run({.end_layer = request.num_layers},
                                                                   [options, request](std::span<const float> attention) {
                                                                     return focused_run(options, request, attention);
                                                                   });

@@ -50,41 +50,28 @@ class NarrowingRun final : public RepairRun {
 
 class QuestionFirstRun final : public RepairRun {
  public:
-  QuestionFirstRun(std::int64_t num_prompt_rows, std::int32_t first_layer, std::int32_t end_layer,
-                   RunAfterQuestion then)
-      : attention_(static_cast<std::size_t>(num_prompt_rows)),
-        first_layer_(first_layer),
-        end_layer_(end_layer),
-        then_(std::move(then)) {}
+  QuestionFirstRun(const RepairAttention& measured, RunAfterQuestion then) : then_(std::move(then)) {
+    question_.emplace().attention = measured;
+  }
 
-  std::optional<RepairPass> next() override {
-    if (!std::exchange(begun_, true)) {
-      RepairPass pass;
-      for (std::int32_t layer = first_layer_; layer < end_layer_; ++layer) {
-        pass.probes.push_back({.layer = layer, .signal = RepairSignal::kQuestionAttention});
-      }
-      return pass;
-    }
+  std::optional<RepairPass> next() override { return run_ == nullptr ? std::exchange(question_, {}) : run_->next(); }
+
+  void on_attention(std::span<const float> attention) override {
     if (run_ == nullptr) {
-      for (float& attention : attention_) attention /= static_cast<float>(end_layer_ - first_layer_);
-      run_ = then_(attention_);
+      run_ = then_(attention);
+    } else {
+      run_->on_attention(attention);
     }
-    return run_->next();
   }
 
   std::optional<std::vector<std::int32_t>> on_scores(const RepairProbe& probe, std::span<const float> scores) override {
-    if (run_ != nullptr) return run_->on_scores(probe, scores);
-    for (std::size_t row = 0; row < attention_.size(); ++row) attention_[row] += scores[row];
-    return std::nullopt;
+    return run_ == nullptr ? std::nullopt : run_->on_scores(probe, scores);
   }
 
  private:
-  std::vector<float> attention_;  // a sum until the question's pass is over
-  std::int32_t first_layer_;
-  std::int32_t end_layer_;
+  std::optional<RepairPass> question_;
   RunAfterQuestion then_;
-  std::unique_ptr<RepairRun> run_;  // of the passes behind the first
-  bool begun_ = false;
+  std::unique_ptr<RepairRun> run_;  // of the passes behind the question's
 };
 
 }  // namespace
@@ -98,16 +85,15 @@ std::unique_ptr<RepairRun> narrowing_run(std::vector<std::int32_t> rows, std::ve
   return std::make_unique<NarrowingRun>(std::move(rows), std::move(narrowings), std::move(row_weights));
 }
 
-std::unique_ptr<RepairRun> question_first_run(std::int64_t num_prompt_rows, std::int32_t first_layer,
-                                              std::int32_t end_layer, RunAfterQuestion then) {
-  return std::make_unique<QuestionFirstRun>(num_prompt_rows, first_layer, end_layer, std::move(then));
+std::unique_ptr<RepairRun> question_first_run(const RepairAttention& measured, RunAfterQuestion then) {
+  return std::make_unique<QuestionFirstRun>(measured, std::move(then));
 }
 
 std::unique_ptr<RepairRun> most_attended_run(const RepairRequest& request, std::int32_t first_layer, double fraction) {
   std::vector<std::int32_t> rows = approximate_rows(request.plan);
   const std::size_t num_chosen = rows_of_fraction(fraction, rows.size());
   if (num_chosen == 0) return one_pass_run({});
-  return question_first_run(request.plan.num_rows(), first_layer, request.num_layers,
+  return question_first_run({.first_layer = first_layer, .end_layer = request.num_layers},
                             [num_chosen, rows = std::move(rows)](std::span<const float> attention) {
                               return one_pass_run(top_rows(attention, rows, num_chosen));
                             });

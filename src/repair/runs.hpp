@@ -27,13 +27,11 @@ struct Narrowing {
                                                        std::vector<Narrowing> narrowings,
                                                        std::vector<float> row_weights = {});
 
-/// What follows once the question's attention is known. attention: [rows of the prompt], mean over the layers probed.
+/// What follows once the question's attention is known. attention: [rows of the prompt].
 using RunAfterQuestion = std::function<std::unique_ptr<RepairRun>(std::span<const float> attention)>;
 
-/// A pass without repaired rows, in which the question's attention is measured in layers [first_layer, end_layer); then
-/// the passes of another run.
-[[nodiscard]] std::unique_ptr<RepairRun> question_first_run(std::int64_t num_prompt_rows, std::int32_t first_layer,
-                                                            std::int32_t end_layer, RunAfterQuestion then);
+/// A pass without repaired rows, in which attention is measured; then the passes of another run.
+[[nodiscard]] std::unique_ptr<RepairRun> question_first_run(const RepairAttention& measured, RunAfterQuestion then);
 
 /// The question's pass, attention measured from first_layer on, then a pass over `fraction` of the approximate rows:
 /// those that the question attends to most.

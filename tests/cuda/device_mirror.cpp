@@ -176,24 +176,30 @@ pikv::AttentionScoring DeviceMirror::translate(const pikv::AttentionScoring& sco
   return there;
 }
 
+pikv::DriftWeighing DeviceMirror::translate(const pikv::DriftWeighing& weighing, const pikv::RopeTable& table) {
+  pikv::DriftWeighing there = weighing;
+  there.cached = translate_view(weighing.cached, weighing.geometry.num_layers);
+  there.row_slots = translate(weighing.row_slots);
+  there.sample_rows = add_array(weighing.sample_rows);
+  there.target_rows = add_array(weighing.target_rows);
+  there.sample_chunks = add_array(weighing.sample_chunks);
+  there.target_chunks = add_array(weighing.target_chunks);
+  there.rope = translate(weighing.rope, table);
+  there.weights = translate(weighing.weights);
+  return there;
+}
+
 pikv::DriftCorrection DeviceMirror::translate(const pikv::DriftCorrection& correction, const pikv::RopeTable& table) {
   pikv::DriftCorrection there = correction;
   there.fresh = translate_view(correction.fresh, 1);
   there.fresh_slots = translate(correction.fresh_slots);
   there.cached = translate_view(correction.cached, correction.geometry.num_layers);
   there.row_slots = translate(correction.row_slots);
-  there.sample_rows = add_rows(correction.sample_rows);
-  there.sample_offsets = add_rows(correction.sample_offsets);
-  there.target_rows = add_rows(correction.target_rows);
-  there.target_offsets = add_rows(correction.target_offsets);
+  there.sample_rows = add_array(correction.sample_rows);
+  there.target_rows = add_array(correction.target_rows);
+  there.weights = add_array(correction.weights);
   there.rope = translate(correction.rope, table);
   return there;
-}
-
-std::span<const std::int32_t> DeviceMirror::add_rows(std::span<const std::int32_t> rows) {
-  if (rows.empty()) return {};
-  add(rows.data(), static_cast<std::int64_t>(rows.size_bytes()));
-  return translate(rows);
 }
 
 std::vector<std::byte> DeviceMirror::read(const Range& range) {

@@ -45,7 +45,8 @@ class DeviceMirror {
   [[nodiscard]] pikv::SlabEncode translate(const pikv::SlabEncode& encode, const pikv::RopeTable& table);
   [[nodiscard]] pikv::DeviationScoring translate(const pikv::DeviationScoring& scoring, const pikv::RopeTable& table);
   [[nodiscard]] pikv::AttentionScoring translate(const pikv::AttentionScoring& scoring);
-  /// Adds all arrays of rows.
+  /// Adds all arrays of rows, and of weights those that are read.
+  [[nodiscard]] pikv::DriftWeighing translate(const pikv::DriftWeighing& weighing, const pikv::RopeTable& table);
   [[nodiscard]] pikv::DriftCorrection translate(const pikv::DriftCorrection& correction, const pikv::RopeTable& table);
   template <class View>
   [[nodiscard]] View translate_view(const View& view, std::int32_t num_layers);
@@ -60,7 +61,12 @@ class DeviceMirror {
   [[nodiscard]] std::span<T> translate(std::span<T> array) {
     return {at(array.data()), array.size()};
   }
-  [[nodiscard]] std::span<const std::int32_t> add_rows(std::span<const std::int32_t> rows);
+  template <class T>
+  [[nodiscard]] std::span<const T> add_array(std::span<const T> array) {
+    if (array.empty()) return {};
+    add(array.data(), static_cast<std::int64_t>(array.size_bytes()));
+    return translate(array);
+  }
   struct Range {
     std::int64_t size_bytes;
     std::int64_t begin;  // within the buffer

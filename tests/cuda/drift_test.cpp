@@ -1,8 +1,10 @@
-// The drift that rows of a chunk share, on a GPU, against the oracle that the CPU is held to.
+// What repaired rows tell of the rows beside them, on a GPU, against the oracle that the CPU is held to.
 #include <cuda_runtime_api.h>
 #include <doctest/doctest.h>
 
+#include <cstring>
 #include <limits>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -23,6 +25,13 @@ using test_support::gpu_or_skip;
 
 const pikv::StreamRef kStream = pikv::StreamRef::legacy_default();
 
+/// Of the sums' factors, which are rounded to TF32.
+constexpr double kFactorError = 0x1p-11;
+
+std::unique_ptr<pikv::DriftCorrector> make_corrector(pikv::Backend& gpu) {
+  return pikv::make_cuda_drift_corrector({.memory = &gpu.memory_resource()}).value();
+}
+
 /// What the device's cache holds after the correction.
 std::vector<std::byte> corrected(const DriftWorld& world, pikv::Backend& gpu, pikv::DriftCorrector& corrector) {
   DeviceMirror mirror(gpu);
@@ -35,46 +44,66 @@ std::vector<std::byte> corrected(const DriftWorld& world, pikv::Backend& gpu, pi
   return after;
 }
 
-TEST_CASE("every correction equals the oracle, touches targets only, and gives the same bits again") {
-  pikv::Backend* const gpu = gpu_or_skip();
-  if (gpu == nullptr) return;
-  const auto corrector = pikv::make_cuda_drift_corrector().value();
-  CHECK(corrector->space() == pikv::MemorySpace::kDevice);
-  for (const DriftCase& c : test_support::drift_cases()) {
-    const DriftWorld world(c);
-    const std::vector<std::byte> after = corrected(world, *gpu, *corrector);
-    Comparison comparison(c.name);
-    world.compare(after, comparison);
-    CHECK_MESSAGE(comparison.ok(), comparison.report());
-    CHECK_MESSAGE(corrected(world, *gpu, *corrector) == after, c.name);
+std::vector<float> weights_of(const DriftWorld& world, pikv::Backend& gpu, pikv::DriftCorrector& corrector) {
+  const auto size = static_cast<std::size_t>(world.spec().num_samples) *
+                    static_cast<std::size_t>(world.spec().num_targets + world.spec().num_samples);
+  std::vector<float> weights(size, std::numeric_limits<float>::quiet_NaN());
+  DeviceMirror mirror(gpu);
+  mirror.add(world.cache());
+  mirror.add(weights);
+  const pikv::Status status = corrector.weigh_async(mirror.translate(world.weighing(weights), world.table()), kStream);
+  REQUIRE_MESSAGE(status.ok(), (world.spec().name + ": " + status.to_string()));
+  if (!weights.empty()) {
+    const std::vector<std::byte> there =
+        mirror.download(weights.data(), static_cast<std::int64_t>(size * sizeof(float)));
+    std::memcpy(weights.data(), there.data(), there.size());
   }
+  CHECK(mirror.download(world.cache().data(), static_cast<std::int64_t>(world.cache().size())) == world.before());
+  CHECK_MESSAGE(mirror.guards_intact(), world.spec().name);
+  return weights;
 }
 
-/// Blocks that share the targets of a chunk.
-TEST_CASE("a chunk of many rows equals the oracle") {
+/// Both calls of a case against the oracle, and against themselves.
+void check_case(const DriftWorld& world, pikv::Backend& gpu, pikv::DriftCorrector& corrector) {
+  const std::vector<std::byte> after = corrected(world, gpu, corrector);
+  Comparison comparison(world.spec().name);
+  world.compare(after, kFactorError, comparison);
+  CHECK_MESSAGE(comparison.ok(), comparison.report());
+  const std::vector<float> weights = weights_of(world, gpu, corrector);
+  Comparison of_weights(world.spec().name);
+  world.compare_weights(weights, of_weights);
+  CHECK_MESSAGE(of_weights.ok(), of_weights.report());
+  CHECK_MESSAGE(corrected(world, gpu, corrector) == after, world.spec().name);
+  CHECK_MESSAGE(weights_of(world, gpu, corrector) == weights, world.spec().name);
+}
+
+TEST_CASE("corrections and weights equal the oracle, touch their targets only, and give the same bits again") {
+  pikv::Backend* const gpu = gpu_or_skip();
+  if (gpu == nullptr) return;
+  const auto corrector = make_corrector(*gpu);
+  CHECK(corrector->space() == pikv::MemorySpace::kDevice);
+  for (const DriftCase& c : test_support::drift_cases()) check_case(DriftWorld(c), *gpu, *corrector);
+}
+
+TEST_CASE("as many samples as there may be") {
   pikv::Backend* const gpu = gpu_or_skip();
   if (gpu == nullptr) return;
   DriftCase c = test_support::drift_cases().back();
-  c.name = "one large chunk";
-  c.geometry = {
-      .num_layers = 1, .num_kv_heads = 1, .head_dim = 128, .rotary_dim = 128, .dtype = pikv::DType::kBFloat16};
+  c.name = "most samples";
+  c.geometry = {.num_layers = 1, .num_kv_heads = 1, .head_dim = 24, .rotary_dim = 24, .dtype = pikv::DType::kBFloat16};
   c.layer = 0;
   c.key_gain = c.value_gain = 1;
-  c.chunks = {{400, 3'333, test_support::DriftKind::kMixed}};
-  const DriftWorld world(c);
-  const std::vector<std::byte> after = corrected(world, *gpu, *pikv::make_cuda_drift_corrector().value());
-  Comparison comparison(c.name);
-  world.compare(after, comparison);
-  CHECK_MESSAGE(comparison.ok(), comparison.report());
-  CHECK(after != world.before());
+  c.num_samples = pikv::kMaxDriftSamples;
+  c.num_targets = 65;
+  check_case(DriftWorld(c), *gpu, *make_corrector(*gpu));
 }
 
 TEST_CASE("a captured correction does what it does outside a graph") {
   pikv::Backend* const gpu = gpu_or_skip();
   if (gpu == nullptr) return;
   const DriftWorld world(test_support::drift_cases().back());
-  const auto corrector = pikv::make_cuda_drift_corrector().value();
-  const std::vector<std::byte> expected = corrected(world, *gpu, *corrector);
+  const auto corrector = make_corrector(*gpu);
+  const std::vector<std::byte> expected = corrected(world, *gpu, *corrector);  // takes the workspace
   DeviceMirror mirror(*gpu);
   mirror.add(world.cache());
   mirror.add(world.fresh());
@@ -94,6 +123,8 @@ TEST_CASE("a captured correction does what it does outside a graph") {
   CHECK(mirror.download(world.cache().data(), static_cast<std::int64_t>(world.cache().size())) == expected);
   CHECK(cudaGraphExecDestroy(executable) == cudaSuccess);
   CHECK(cudaGraphDestroy(graph) == cudaSuccess);
+  // The workspace goes back to the stream of the last call, which must still exist.
+  (void)corrected(world, *gpu, *corrector);
   CHECK(cudaStreamDestroy(stream) == cudaSuccess);
 }
 
@@ -123,32 +154,39 @@ TEST_CASE("indices that make no sense on the device touch no memory beside the a
   for (std::size_t i = 0; i < far.size(); i += 3) far[i] = kMin;
   for (std::size_t i = 1; i < far.size(); i += 3) far[i] = static_cast<std::int32_t>(i);
   DeviceArray<std::int32_t> rows(*gpu, far);
-  const auto corrector = pikv::make_cuda_drift_corrector().value();
-  for (const std::vector<std::int32_t>& odd : {std::vector<std::int32_t>{0, 35, 70},
-                                               {kMin, kMax, 5},
-                                               {kMax, kMin, kMax},
-                                               {-5, 1'000, -7},
-                                               {60, 10, 1 << 30}}) {
-    DeviceArray<std::int32_t> offsets(*gpu, odd);
-    for (const bool has_wild_slots : {false, true}) {
-      const pikv::SlotMap map =
-          has_wild_slots ? pikv::SlotMap::per_token(slots.data(), kRows) : pikv::SlotMap::consecutive(0, kRows);
-      CHECK(corrector
-                ->correct_async({.geometry = geometry,
-                                 .fresh = pikv::as_const(view_of(fresh)),
-                                 .fresh_slots = map,
-                                 .cached = view_of(cache),
-                                 .row_slots = map,
-                                 .sample_rows = rows.span(),
-                                 .sample_offsets = offsets.span(),
-                                 .target_rows = rows.span(),
-                                 .target_offsets = offsets.span(),
-                                 .rope = {.values = table.data(), .num_positions = kRows, .half_dim = 32}},
-                                kStream)
-                .ok());
-      (void)cache.download();  // looks at what is beside the array
-      (void)fresh.download();
-    }
+  DeviceArray<float> weights(*gpu, std::vector<float>(std::size_t{2 * kRows} * kRows, 0.5F));
+  const pikv::RopeTableView rope{.values = table.data(), .num_positions = kRows, .half_dim = 32};
+  const auto corrector = make_corrector(*gpu);
+  for (const bool has_wild_slots : {false, true}) {
+    const pikv::SlotMap map =
+        has_wild_slots ? pikv::SlotMap::per_token(slots.data(), kRows) : pikv::SlotMap::consecutive(0, kRows);
+    CHECK(corrector
+              ->weigh_async({.geometry = geometry,
+                             .cached = pikv::as_const(view_of(cache)),
+                             .row_slots = map,
+                             .sample_rows = rows.span(),
+                             .target_rows = rows.span(),
+                             .sample_chunks = rows.span(),
+                             .target_chunks = rows.span(),
+                             .rope = rope,
+                             .weights = weights.span()},
+                            kStream)
+              .ok());
+    CHECK(corrector
+              ->correct_async({.geometry = geometry,
+                               .fresh = pikv::as_const(view_of(fresh)),
+                               .fresh_slots = map,
+                               .cached = view_of(cache),
+                               .row_slots = map,
+                               .sample_rows = rows.span(),
+                               .target_rows = rows.span(),
+                               .weights = weights.span(),
+                               .rope = rope},
+                              kStream)
+              .ok());
+    (void)cache.download();  // looks at what is beside the array
+    (void)fresh.download();
+    (void)weights.download();
   }
 }
 
@@ -156,8 +194,7 @@ TEST_CASE("what lies on the host is refused") {
   pikv::Backend* const gpu = gpu_or_skip();
   if (gpu == nullptr) return;
   const DriftWorld world(test_support::drift_cases().front());
-  CHECK(pikv::make_cuda_drift_corrector().value()->correct_async(world.correction(), kStream).code() ==
-        pikv::ErrorCode::kInvalidArgument);
+  CHECK(make_corrector(*gpu)->correct_async(world.correction(), kStream).code() == pikv::ErrorCode::kInvalidArgument);
 }
 
 }  // namespace

@@ -76,6 +76,7 @@ class World {
         gpu_cache(mini_engine::gpu::make_device_cache(small_config(), precision, kPages, kPageSize)),
         backend_(mini_engine::take(pikv::make_cuda_backend())),
         scorer_(mini_engine::take(pikv::make_cuda_row_scorer({.memory = &backend_->memory_resource()}))),
+        corrector_(mini_engine::take(pikv::make_cuda_drift_corrector({.memory = &backend_->memory_resource()}))),
         pinned_(mini_engine::take(pikv::make_cuda_pinned_memory(std::size_t{1} << 20))) {
     mini_engine::ChunkServerOptions options{
         .capacity_bytes = 64 << 20,
@@ -87,6 +88,7 @@ class World {
     options.device = {.backend = backend_.get(),
                       .chunk_memory = place == Place::kPinned ? pinned_.get() : nullptr,
                       .scorer = scorer_.get(),
+                      .corrector = corrector_.get(),
                       .stream = pikv::cuda_stream(gpu.stream())};
     on_gpu.emplace(gpu, gpu_cache, kFingerprint, options);
   }
@@ -112,6 +114,7 @@ class World {
  private:
   std::unique_ptr<pikv::Backend> backend_;
   std::unique_ptr<pikv::RowScorer> scorer_;
+  std::unique_ptr<pikv::DriftCorrector> corrector_;
   std::unique_ptr<pikv::MemoryResource> pinned_;
 
  public:

@@ -7,17 +7,14 @@ using pikv::DType;
 
 std::string describe(const DriftCase& c) {
   const pikv::KvGeometry& g = c.geometry;
-  std::string name =
-      std::string(layout_name(c.layout)) + " " + pikv::dtype_name(g.dtype) + ", fresh " +
-      pikv::dtype_name(c.fresh_dtype) + ", " + std::to_string(g.num_kv_heads) + " heads of " +
-      std::to_string(g.head_dim) + ", " + (c.turns ? "turning " : "not turning ") + std::to_string(g.rotary_dim) +
-      (c.pairing == pikv::Pairing::kInterleaved ? " interleaved" : " half-split") + ", gains " +
-      std::to_string(c.key_gain) + " " + std::to_string(c.value_gain) + ", seed " + std::to_string(c.seed) + ", chunks";
-  constexpr const char* kKinds[] = {"mixed", "common", "noise"};
-  for (const DriftChunk& chunk : c.chunks) {
-    name += " " + std::to_string(chunk.num_samples) + ">" + std::to_string(chunk.num_targets) + " " +
-            kKinds[static_cast<std::size_t>(chunk.kind)];
-  }
+  std::string name = std::string(layout_name(c.layout)) + " " + pikv::dtype_name(g.dtype) + ", fresh " +
+                     pikv::dtype_name(c.fresh_dtype) + ", " + std::to_string(g.num_kv_heads) + " heads of " +
+                     std::to_string(g.head_dim) + ", " + (c.turns ? "turning " : "not turning ") +
+                     std::to_string(g.rotary_dim) +
+                     (c.pairing == pikv::Pairing::kInterleaved ? " interleaved" : " half-split") + ", gains " +
+                     std::to_string(c.key_gain) + " " + std::to_string(c.value_gain) + ", noise " +
+                     std::to_string(c.noise) + ", " + std::to_string(c.num_samples) + " samples, " +
+                     std::to_string(c.num_targets) + " targets, seed " + std::to_string(c.seed);
   return name;
 }
 
@@ -35,12 +32,13 @@ std::vector<DriftCase> make_cases() {
       LayoutKind::kPaddedHeads};
   constexpr DType kDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16};
   constexpr SlotKind kSlotKinds[] = {SlotKind::kPageTable, SlotKind::kPerToken, SlotKind::kConsecutive};
-  constexpr std::int32_t kSamples[] = {0, 1, 2, 3, 8, 33, 70};
+  constexpr std::int32_t kSamples[] = {1, 2, 3, 8, 33, 64, 70, 129};
   constexpr std::int32_t kTargets[] = {0, 1, 2, 31, 33, 70};
   constexpr float kGains[] = {1.0F, 1.0F, 0.5F, 0.0F};
   std::mt19937 random(23);
   std::vector<DriftCase> cases;
-  const auto add = [&](const Heads& heads, LayoutKind layout, DType dtype, std::vector<DriftChunk> chunks) {
+  const auto add = [&](const Heads& heads, LayoutKind layout, DType dtype, std::int32_t num_samples,
+                       std::int32_t num_targets) {
     DriftCase c;
     c.geometry = {.num_layers = 2,
                   .num_kv_heads = heads.num_kv_heads,
@@ -56,7 +54,10 @@ std::vector<DriftCase> make_cases() {
     c.turns = random() % 8 != 0;
     c.key_gain = kGains[random() % 4];
     c.value_gain = kGains[random() % 4];
-    c.chunks = std::move(chunks);
+    c.noise = random() % 4 == 0 ? 0.05F : 1.0F / 3;
+    c.other_chunks = static_cast<float>(random() % 5) / 4;
+    c.num_samples = num_samples;
+    c.num_targets = num_targets;
     c.num_other_rows = static_cast<std::int32_t>(random() % 20);
     c.seed = static_cast<std::uint32_t>(cases.size());
     c.name = describe(c);
@@ -65,19 +66,15 @@ std::vector<DriftCase> make_cases() {
   for (const LayoutKind layout : kLayouts) {
     for (const DType dtype : kDTypes) {
       for (const Heads& heads : kHeads) {
-        std::vector<DriftChunk> chunks(1 + random() % 4);
-        for (DriftChunk& chunk : chunks) {
-          chunk = {kSamples[random() % 7], kTargets[random() % 6], static_cast<DriftKind>(random() % 3)};
-        }
-        add(heads, layout, dtype, std::move(chunks));
+        add(heads, layout, dtype, kSamples[random() % 8], kTargets[random() % 6]);
       }
     }
   }
   for (const DType dtype : kDTypes) {
-    add(kHeads[0], LayoutKind::kNhd, dtype, {});
-    add(kHeads[0], LayoutKind::kHnd, dtype, {{0, 9, DriftKind::kMixed}, {0, 0, DriftKind::kMixed}});
-    add(kHeads[1], LayoutKind::kFusedNhd, dtype, {{17, 0, DriftKind::kMixed}});
-    add(kHeads[1], LayoutKind::kNhd, dtype, {{300, 1'100, DriftKind::kMixed}, {2, 900, DriftKind::kCommon}});
+    add(kHeads[0], LayoutKind::kNhd, dtype, 0, 0);
+    add(kHeads[0], LayoutKind::kHnd, dtype, 0, 9);
+    add(kHeads[1], LayoutKind::kFusedNhd, dtype, 17, 0);
+    add(kHeads[1], LayoutKind::kNhd, dtype, 302, 2'000);
   }
   return cases;
 }

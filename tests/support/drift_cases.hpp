@@ -1,5 +1,5 @@
-// Drift corrections over every kind of layout, head and chunk, with what they have to give by an oracle in double that
-// shares no code with the library. Shared by the tests of the CPU and of CUDA.
+// Drift of rows over every kind of layout, head and number of rows, with what corrector and weights have to give by an
+// oracle in double that shares no code with the library. Shared by the tests of the CPU and of CUDA.
 #pragma once
 
 #include <cstddef>
@@ -19,19 +19,6 @@
 
 namespace test_support {
 
-/// What the samples of a chunk differ by from the rows that the cache holds.
-enum class DriftKind : std::uint8_t {
-  kMixed,   // one vector, and noise of each sample's own
-  kCommon,  // one vector
-  kNoise,   // noise whose mean is none: nothing may move
-};
-
-struct DriftChunk {
-  std::int32_t num_samples = 0;
-  std::int32_t num_targets = 0;
-  DriftKind kind = DriftKind::kMixed;
-};
-
 struct DriftCase {
   std::string name;
   pikv::KvGeometry geometry;  // its dtype is that of the cache
@@ -44,7 +31,10 @@ struct DriftCase {
   bool turns = true;  // else the cache holds semantic keys
   float key_gain = 1;
   float value_gain = 1;
-  std::vector<DriftChunk> chunks;
+  float noise = 1.0F / 3;
+  float other_chunks = 0.2F;
+  std::int32_t num_samples = 0;
+  std::int32_t num_targets = 0;
   std::int32_t num_other_rows = 0;  // neither sample nor target
   std::uint32_t seed = 0;
 };
@@ -60,20 +50,22 @@ class DriftWorld {
   DriftWorld(const DriftWorld&) = delete;
   DriftWorld& operator=(const DriftWorld&) = delete;
 
-  /// Of the world's own memory.
+  /// Of the world's own memory. Weights: of the correction, made up.
   [[nodiscard]] pikv::DriftCorrection correction() const;
+  /// weights: where they go, [T + R][R].
+  [[nodiscard]] pikv::DriftWeighing weighing(std::span<float> weights) const;
   /// What the cache holds now; afterwards it holds before() again.
   [[nodiscard]] std::vector<std::byte> take();
 
   /// Compares what the cache holds after the correction: targets with the oracle, all else bit by bit with what was
-  /// there. Targets of chunks that may not move are compared bit by bit too.
-  void compare(std::span<const std::byte> got, Comparison& comparison) const;
+  /// there. factor_error: relative, of each factor of the sums.
+  void compare(std::span<const std::byte> got, double factor_error, Comparison& comparison) const;
+  /// Compares weights with the oracle's.
+  void compare_weights(std::span<const float> got, Comparison& comparison) const;
 
   /// An element of target_rows[target] in such an image of the cache.
   [[nodiscard]] double target_value(std::span<const std::byte> image, std::size_t target, Side side, std::int32_t head,
                                     std::int32_t d) const;
-  /// What chunks of kCommon were given: of a head, [D] semantic.
-  [[nodiscard]] const std::vector<double>& planted(std::size_t chunk, Side side, std::int32_t head) const;
 
   [[nodiscard]] const DriftCase& spec() const { return case_; }
   [[nodiscard]] const pikv::RopeTable& table() const { return table_; }
@@ -82,27 +74,31 @@ class DriftWorld {
   [[nodiscard]] const std::vector<std::byte>& fresh() const { return fresh_; }
 
  private:
-  struct Drift {
-    std::vector<double> shift{};  // semantic, gain and all; empty: nothing may move
-    double error = 0;             // of each channel, in fp32
+  struct Prediction {
+    std::vector<double> channels;  // semantic
+    double error;                  // of each
   };
-  struct Samples {
-    double count = 0;
-    std::vector<double> mean{};
-    double variance = 0;  // summed over channels
-    double error = 0;
+  struct Share {
+    double value;
+    double error;
   };
 
   void choose_rows(std::mt19937& random);
   void fill(std::mt19937& random);
-  void fill_samples(std::size_t chunk, Side side, std::int32_t head, std::mt19937& random);
   [[nodiscard]] std::int64_t address(Side side, std::int32_t row, std::int32_t head, std::int32_t d) const;
   [[nodiscard]] std::vector<double> cached_head(Side side, std::int32_t row, std::int32_t head) const;
   /// Of the cache, turned back. error: grows to the bound of fp32 arithmetic.
   [[nodiscard]] std::vector<double> semantic_head(Side side, std::int32_t row, std::int32_t head, double& error) const;
-  [[nodiscard]] Samples samples(std::int32_t begin, std::int32_t end, Side side, std::int32_t head) const;
-  [[nodiscard]] static std::vector<double> shrunk(const Samples& samples, const std::vector<double>& towards);
-  [[nodiscard]] Drift find_drift(std::size_t chunk, Side side, std::int32_t head) const;
+  /// fresh - cached of a sample, semantic.
+  [[nodiscard]] std::vector<double> difference(std::size_t sample, Side side, std::int32_t head, double& error) const;
+  /// By a row of weights. Errors: of differences, and relative ones of the factors of the sums.
+  [[nodiscard]] Prediction predict(std::size_t row, const std::vector<std::vector<double>>& differences,
+                                   double difference_error, double factor_error) const;
+  /// How well samples are predicted.
+  [[nodiscard]] Share share_of(const std::vector<std::vector<double>>& differences, double difference_error,
+                               double factor_error) const;
+  /// All heads of keys, then of values.
+  [[nodiscard]] std::vector<double> features(std::int32_t row) const;
 
   DriftCase case_;
   std::int32_t num_rows_ = 0;
@@ -119,10 +115,9 @@ class DriftWorld {
   RowSlots slots_;
   std::vector<pikv::Slot> fresh_slots_;
   std::vector<std::int32_t> sample_rows_;
-  std::vector<std::int32_t> sample_offsets_;
   std::vector<std::int32_t> target_rows_;
-  std::vector<std::int32_t> target_offsets_;
-  std::vector<std::vector<double>> planted_;
+  std::vector<std::int32_t> sample_chunks_, target_chunks_;
+  std::vector<float> weights_;  // [T + R][R]
 };
 
 }  // namespace test_support

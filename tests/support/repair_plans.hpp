@@ -52,12 +52,14 @@ inline const Rows kMixedRows{4, 5, 6, 7, 8, 9, 12, 13, 14, 15, 16, 17, 18, 19, 2
   return scores;
 }
 
-/// Tells every probe of the pass the same scores; the rows computed beyond the last of them.
+/// Tells every probe of the pass, and then whom attention matters to, the same scores; the rows computed beyond the
+/// last probe.
 inline Rows tell(pikv::RepairRun& run, const pikv::RepairPass& pass, const std::vector<float>& scores) {
   Rows rows = pass.rows;
   for (const pikv::RepairProbe& probe : pass.probes) {
     if (std::optional<Rows> rest = run.on_scores(probe, scores)) rows = std::move(*rest);
   }
+  if (pass.attention.num_layers() > 0) run.on_attention(scores);
   return rows;
 }
 
@@ -66,7 +68,7 @@ inline Rows tell(pikv::RepairRun& run, const pikv::RepairPass& pass, const std::
   const std::unique_ptr<pikv::RepairRun> run = begin(spec, plan);
   const std::optional<pikv::RepairPass> pass = run->next();
   REQUIRE(pass.has_value());
-  CHECK(pass->probes.empty());
+  CHECK_FALSE(pass->measures());
   CHECK_FALSE(run->next().has_value());
   CHECK_FALSE(run->next().has_value());
   return pass->rows;

@@ -32,8 +32,10 @@ struct CaseRunner::Impl {
        const CaseRunnerOptions& chosen)
       : engine(with),
         options(chosen),
-        serving(with, fingerprint, file, {.store_bytes = chosen.store_bytes, .num_neighbours = chosen.num_neighbours}) {
-  }
+        serving(with, fingerprint, file,
+                {.store_bytes = chosen.store_bytes,
+                 .num_neighbours = chosen.num_neighbours,
+                 .num_threads = chosen.num_threads}) {}
 
   mini_engine::Engine& engine;
   CaseRunnerOptions options;
@@ -41,7 +43,7 @@ struct CaseRunner::Impl {
 
   const Case* one = nullptr;
   std::optional<Served> full;
-  double full_ms = 0;
+  std::optional<double> full_ms;
   std::optional<ForcedReply> reference;
   std::optional<QueryCapture> full_queries;
 
@@ -146,13 +148,14 @@ ArmResult CaseRunner::run(const ArmSpec& arm) {
   ArmResult result;
   if (arm.kind == Kind::kFull) {
     impl.compare(*impl.full, result);
-    result.ms = impl.full_ms;
+    if (impl.options.measures_time) result.ms = impl.full_ms;
     result.prompt_rows = impl.full->sequence.size();
     return result;
   }
   Served served(impl.serving.cache());
   impl.serving.serve(arm, served, result);
   impl.compare(served, result);
+  if (!impl.options.measures_time) result.ms.reset();
   if (serves_same_prompt(arm.kind) && impl.options.measures_gold_alone) {
     impl.measure_rows(served, gold_rows(*impl.one), result);
   } else if (serves_same_prompt(arm.kind) && impl.options.measures_mechanism) {

@@ -19,11 +19,13 @@ struct CaseRunnerOptions {
   bool measures_mechanism = false;  ///< errors of K and V and similarity of attention, which take longer than serving
   /// Errors of K and V of gold passages alone, instead of those of all.
   bool measures_gold_alone = false;
+  bool measures_time = true;  ///< to the first token; false where others compute at the same time
+  int num_threads = 0;        ///< that measure on the CPU; 0: all cores
   std::int64_t store_bytes = std::int64_t{2} << 30;  ///< of each store of chunks
   std::size_t num_neighbours = 4;
 };
 
-/// Not thread-safe. All arguments must outlive it.
+/// One thread at a time. All arguments must outlive it.
 class CaseRunner {
  public:
   CaseRunner(mini_engine::Engine& engine, const std::array<std::byte, 32>& fingerprint, const CaseFile& file,

@@ -55,7 +55,7 @@ CaseServing::CaseServing(mini_engine::Engine& engine, const std::array<std::byte
       cache_(engine.make_cache(2 * pages_for(longest_prompt(file) + 256), kPageSize)),
       scratch_(
           engine.make_cache(pages_for(static_cast<std::size_t>(engine.model().config().max_positions)), kPageSize)),
-      pool_(0) {}
+      pool_(options.num_threads) {}
 
 void CaseServing::serve(const ArmSpec& arm, Served& served, ArmResult& result) {
   switch (arm.kind) {

@@ -34,6 +34,7 @@ struct Served {
 struct CaseServingOptions {
   std::int64_t store_bytes = 0;  ///< of each store of chunks
   std::size_t num_neighbours = 0;
+  int num_threads = 0;  ///< 0: all cores
 };
 
 /// Not thread-safe. Engine and file must outlive it.

@@ -38,13 +38,12 @@ class SegmentWatcher final : public mini_engine::PassObserver {
 
   void on_queries(int layer, const mini_engine::TurnedQueries& queries) override {
     const auto first = static_cast<std::size_t>(queries.rows.front());
-    const auto num_keys = static_cast<std::int64_t>(num_rows_);
     mini_engine::check(scorer_.add_attention_async(
         {.geometry = mini_engine::kv_geometry(config_, mini_engine::dtype_of(sequence_.cache().precision())),
          .num_query_heads = config_.num_heads,
          .layer = layer,
          .keys = pikv::as_const(mini_engine::cache_view(sequence_.cache())),
-         .key_slots = pikv::SlotMap::per_token(reinterpret_cast<const pikv::Slot*>(slots_.data()), num_keys),
+         .key_slots = mini_engine::slots_of(slots_, num_rows_),
          .queries = queries.data,
          .query_dtype = mini_engine::dtype_of(queries.precision),
          .query_stride = queries.row_stride,

@@ -28,7 +28,8 @@ ChosenEngine open_engine(const EngineChoice& choice) {
       choice.precision == "fp32" ? mini_engine::Precision::kFloat32 : mini_engine::Precision::kBFloat16;
   chosen.engine = mini_engine::make_engine(
       *chosen.model,
-      {.on_gpu = choice.device == "gpu", .weights = precision, .cache = precision, .num_threads = choice.num_threads});
+      {.on_gpu = choice.device == "gpu", .weights = precision, .cache = precision, .num_threads = choice.num_threads,
+       .records_graphs = !choice.is_shared});
   return chosen;
 }
 

@@ -17,6 +17,7 @@ struct EngineChoice {
   std::string device = "cpu";
   std::string precision = "fp32";
   int num_threads = 0;
+  bool is_shared = false;  ///< whether other engines of the process compute at the same time
 
   /// Must outlive the parsing.
   void add_options(CLI::App& app);

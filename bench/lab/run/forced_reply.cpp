@@ -62,9 +62,8 @@ ReplyComparison ForcedReply::compare(std::span<const float> logits, const Extend
     choices.push_back(likeliest(other));
     if (choices.back() == choices_[i]) result.top1 += 1.0 / static_cast<double>(tokens_.size());
   }
-  result.rms_dp =
-      rag_demo::rms_probability_difference(rag_demo::token_log_probabilities(logits_, vocab_size, tokens_),
-                                           rag_demo::token_log_probabilities(rows, vocab_size, tokens_));
+  result.rms_dp = rag_demo::rms_probability_difference(rag_demo::token_log_probabilities(logits_, vocab_size, tokens_),
+                                                       rag_demo::token_log_probabilities(rows, vocab_size, tokens_));
   if (generates) result.generated = generate(choices, extend, keep);
   return result;
 }

@@ -60,6 +60,7 @@ LineFile::LineFile(const std::filesystem::path& path, std::vector<std::string> k
 }
 
 void LineFile::add(const std::string& line, const std::vector<std::string>& key) {
+  const std::lock_guard lock(mutex_);
   file_ << line << '\n' << std::flush;
   if (!file_) throw mini_engine::Error(path_.string() + ": cannot be written; is the disk full?");
   done_.insert(key);
@@ -88,8 +89,8 @@ void ResultFile::add(const std::string& set, const std::string& case_id, const s
                {"rows", rounded(result.rows)},
                {"approx_rows", result.approx_rows},
                {"prompt_rows", result.prompt_rows},
-               {"passes", result.passes},
-               {"ms", rounded(result.ms)}};
+               {"passes", result.passes}};
+  if (result.ms) line["ms"] = rounded(*result.ms);
   if (!result.k_err.empty()) line["k_err"] = rounded(result.k_err);
   if (!result.v_err.empty()) line["v_err"] = rounded(result.v_err);
   if (result.attention_cos) line["attention_cos"] = rounded(*result.attention_cos);

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
+#include <mutex>
 #include <optional>
 #include <set>
 #include <string>
@@ -24,7 +25,7 @@ struct ArmResult {
   std::int64_t approx_rows = 0;
   std::int64_t prompt_rows = 0;
   int passes = 1;
-  double ms = 0;                                      ///< to the first token: look-up, plan, re-anchoring, computation
+  std::optional<double> ms;                           ///< to the first token: look-up, plan, re-anchoring, computation
   std::vector<double> k_err, v_err;                   ///< by layer; empty: not measured
   std::optional<double> attention_cos, attention_js;  ///< of the question's rows
   std::optional<std::vector<mini_engine::TokenId>> generated;
@@ -40,7 +41,8 @@ struct MapPlace {
   [[nodiscard]] std::string name() const;
 };
 
-/// JSON objects, one a line. Lines are added and never changed; each is on disk when add() returns. Not thread-safe.
+/// JSON objects, one a line. Lines are added and never changed; each is on disk when add() returns.
+/// Members may be called from several threads.
 class LineFile {
  public:
   /// Reads what is there. A last line that was cut off is dropped. key_fields: texts that every line has, which tell
@@ -49,13 +51,17 @@ class LineFile {
   LineFile(const std::filesystem::path& path, std::vector<std::string> key_fields, const std::string& what);
 
   /// key: a text for each of key_fields.
-  [[nodiscard]] bool contains(const std::vector<std::string>& key) const { return done_.contains(key); }
+  [[nodiscard]] bool contains(const std::vector<std::string>& key) const {
+    const std::lock_guard lock(mutex_);
+    return done_.contains(key);
+  }
   /// line: an object in one line of JSON, with those texts.
   void add(const std::string& line, const std::vector<std::string>& key);
 
  private:
   std::filesystem::path path_;
   std::vector<std::string> key_fields_;
+  mutable std::mutex mutex_;
   std::set<std::vector<std::string>> done_;
   std::ofstream file_;
 };

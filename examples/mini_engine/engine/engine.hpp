@@ -28,6 +28,7 @@ struct EngineOptions {
   std::uint64_t seed = 1;                 ///< of random weights
   LoadProgress progress = {};             ///< of reading a model's file; may be empty
   AttentionKind attention = AttentionKind::kOwn;
+  bool records_graphs = true;  ///< on a GPU: see gpu::GpuModelOptions
 };
 
 /// One thread at a time, like its model. Caches and what reuse_device() names must not outlive it.

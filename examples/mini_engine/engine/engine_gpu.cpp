@@ -15,7 +15,7 @@ class GpuEngine final : public Engine {
         backend_(take(pikv::make_cuda_backend())),
         pinned_(take(pikv::make_cuda_pinned_memory())),
         model_(load(file, config, options)),
-        corrector_(take(pikv::make_cuda_drift_corrector())),
+        corrector_(take(pikv::make_cuda_drift_corrector({.memory = &backend_->memory_resource()}))),
         scorer_(take(pikv::make_cuda_row_scorer({.memory = &backend_->memory_resource()}))) {}
 
   Model& model() override { return model_; }
@@ -42,7 +42,8 @@ class GpuEngine final : public Engine {
     const gpu::GpuModelOptions of_model{.precision = options.weights,
                                         .num_loader_threads = options.num_threads,
                                         .progress = options.progress,
-                                        .attention = options.attention};
+                                        .attention = options.attention,
+                                        .records_graphs = options.records_graphs};
     return file != nullptr ? gpu::GpuModel(*file, of_model) : gpu::GpuModel::random(config, options.seed, of_model);
   }
 
@@ -50,8 +51,9 @@ class GpuEngine final : public Engine {
   std::unique_ptr<pikv::Backend> backend_;
   std::unique_ptr<pikv::MemoryResource> pinned_;
   gpu::GpuModel model_;
+  // These give their workspace back to the model's stream.
   std::unique_ptr<pikv::DriftCorrector> corrector_;
-  std::unique_ptr<pikv::RowScorer> scorer_;  // gives its workspace back to the model's stream
+  std::unique_ptr<pikv::RowScorer> scorer_;
 };
 
 }  // namespace

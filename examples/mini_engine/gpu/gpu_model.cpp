@@ -82,6 +82,7 @@ struct GpuModel::Impl {
   Attention attention;
   std::optional<CudnnAttention> cudnn;
   bool is_cudnn_pass = false;
+  bool records_graphs;
   BatchLayout batch;
   ObservedPasses observed;
   PassGraphs graphs;
@@ -107,6 +108,7 @@ struct GpuModel::Impl {
         linear(options.precision),
         sizes{config.num_heads, config.num_kv_heads, config.head_dim},
         attention(options.precision, sizes),
+        records_graphs(options.records_graphs),
         observed(options.precision, sizes, config.hidden_size) {
     if (options.attention == AttentionKind::kCudnn) cudnn.emplace(sizes);
     upload(cos, std::span<const float>(rotary.cos), stream.get());
@@ -225,7 +227,7 @@ void GpuModel::Impl::run(PagedCache& of) {
 
 /// Whether the pass is worth a graph: queueing it takes longer than it runs, and nobody looks on.
 bool GpuModel::Impl::is_small(std::span<const SequencePass> passes) const {
-  return batch.num_rows() <= kMostRowsOfGraph && !batch.has_documents() &&
+  return records_graphs && batch.num_rows() <= kMostRowsOfGraph && !batch.has_documents() &&
          std::none_of(passes.begin(), passes.end(),
                       [](const SequencePass& one) { return one.pass.observer != nullptr; });
 }

@@ -28,6 +28,9 @@ struct GpuModelOptions {
   /// kCudnn, bf16 only: of passes of more rows than are worth a CUDA graph, where the rows are of one sequence, follow
   /// on each other and see all before them. Other passes run the own kernels.
   AttentionKind attention = AttentionKind::kOwn;
+  /// Whether small passes are recorded as CUDA graphs. Not where other threads of the process wait for the whole device
+  /// or allocate of it, which a recording does not survive.
+  bool records_graphs = true;
 };
 
 /// A cache for a GpuModel's sequences, in device memory, zeroed.
