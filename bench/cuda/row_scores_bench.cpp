@@ -78,9 +78,10 @@ struct Cache {
   }
 };
 
+/// watch: older than whatever scores, whose workspace goes back to its stream.
 template <class Score>
-void alternate(benchmark::State& state, std::size_t num_bytes, double num_products, const Score& score) {
-  pikv_bench::Stopwatch watch;
+void alternate(benchmark::State& state, pikv_bench::Stopwatch& watch, std::size_t num_bytes, double num_products,
+               const Score& score) {
   const DeviceArray from(num_bytes / 2);
   const DeviceArray to(num_bytes / 2);
   const pikv::StreamRef stream = pikv::cuda_stream(watch.stream());
@@ -109,6 +110,7 @@ struct Wanted {
 
 void attention(benchmark::State& state, pikv::Backend& backend, std::int32_t num_rows, std::int32_t num_queries,
                const Wanted& wanted) {
+  pikv_bench::Stopwatch watch;
   const Cache cache(num_rows);
   constexpr std::int64_t kRowElements = std::int64_t{kNumQueryHeads} * kGeometry.head_dim;
   const DeviceArray queries(static_cast<std::size_t>(num_queries * kRowElements * 2));
@@ -139,7 +141,7 @@ void attention(benchmark::State& state, pikv::Backend& backend, std::int32_t num
                                        .key_segments = key_segments.span(),
                                        .num_segments = kSegments,
                                        .segment_scores = wanted.segments ? segment_scores.span() : std::span<float>()};
-  alternate(state, cache.side_bytes + queries.size_bytes(), num_pairs * static_cast<double>(kRowElements),
+  alternate(state, watch, cache.side_bytes + queries.size_bytes(), num_pairs * static_cast<double>(kRowElements),
             [&](pikv::StreamRef stream) { return scorer->add_attention_async(scoring, stream); });
 }
 
@@ -150,6 +152,7 @@ pikv::RopeTable table_of(pikv::Backend& backend, std::int32_t num_rows) {
 }
 
 void deviation(benchmark::State& state, pikv::Backend& backend, std::int32_t num_rows) {
+  pikv_bench::Stopwatch watch;
   const Cache cache(num_rows);
   const Cache fresh(num_rows);
   const pikv::RopeTable table = table_of(backend, num_rows);
@@ -164,7 +167,7 @@ void deviation(benchmark::State& state, pikv::Backend& backend, std::int32_t num
                                        .key_weight = 1,
                                        .value_weight = 1,
                                        .scores = scores.span()};
-  alternate(state, 4 * cache.side_bytes, 0,
+  alternate(state, watch, 4 * cache.side_bytes, 0,
             [&](pikv::StreamRef stream) { return scorer->add_deviation_async(scoring, stream); });
 }
 
@@ -187,6 +190,7 @@ struct DriftRows {
 
 /// Targets are read and written, as a copy does.
 void drift(benchmark::State& state, pikv::Backend& backend, std::int32_t num_rows) {
+  pikv_bench::Stopwatch watch;
   const Cache cache(num_rows);
   const Cache fresh(num_rows);
   const pikv::RopeTable table = table_of(backend, num_rows);
@@ -205,12 +209,13 @@ void drift(benchmark::State& state, pikv::Backend& backend, std::int32_t num_row
       .target_rows = target_rows.span(),
       .weights = weights.span(),
       .rope = table.view()};
-  alternate(state, 2 * rows.targets.size() * static_cast<std::size_t>(kGeometry.bytes_per_token()), 0,
+  alternate(state, watch, 2 * rows.targets.size() * static_cast<std::size_t>(kGeometry.bytes_per_token()), 0,
             [&](pikv::StreamRef stream) { return corrector->correct_async(correction, stream); });
 }
 
 /// Once a request.
 void drift_weights(benchmark::State& state, pikv::Backend& backend, std::int32_t num_rows) {
+  pikv_bench::Stopwatch watch;
   const Cache cache(num_rows);
   const pikv::RopeTable table = table_of(backend, num_rows);
   const DriftRows rows(num_rows);
@@ -229,7 +234,7 @@ void drift_weights(benchmark::State& state, pikv::Backend& backend, std::int32_t
                                      .target_chunks = target_chunks.span(),
                                      .rope = table.view(),
                                      .weights = weights.span()};
-  alternate(state, 2 * cache.side_bytes, 0,
+  alternate(state, watch, 2 * cache.side_bytes, 0,
             [&](pikv::StreamRef stream) { return corrector->weigh_async(weighing, stream); });
 }
 

@@ -7,7 +7,7 @@
 #   --model    GGUF file or Hugging Face folder (default: PIKV_SMOLLM2)
 #   --device   cpu (default) or gpu; --precision fp32 (default) or bf16
 #   --out      cases, results and page go here (default: build/lab-out)
-#   --docs     the page and its figures go here instead of OUT/docs
+#   --docs     the page, its figures and the results it is made of go here instead of OUT/docs
 #   --build    where the programs were built (default: build/cpu-release, with a GPU build/cuda-release)
 #   --sets     of xquad,nq,musique,hotpot,text (default: all whose data is there)
 #   --stages   of prepare,run,map,hits,score,report (default: all): run and map need neither data sets nor a tokenizer,
@@ -178,19 +178,28 @@ if has_stage report; then
     if "$candidate" -c 'import numpy, matplotlib' 2>/dev/null; then python="$candidate" && break; fi
   done
   [ -n "$python" ] || fail "no page: no python3 with numpy and matplotlib (on Debian: apt-get install python3-numpy python3-matplotlib)"
-  results=()
+  mkdir -p "$docs/results"
+  maps=()
+  packed=()
+  pack() {
+    "$python" "$root/bench/lab/report/pack_results.py" "${@:2}" --out "$docs/results/$1"
+    packed+=("$docs/results/$1")
+  }
   for set in "${prepared[@]}"; do
     if [ -e "$out/$set.scored.jsonl" ]; then
-      results+=("$out/$set.scored.jsonl")
+      pack "$set.jsonl.gz" "$out/$set.scored.jsonl"
     elif [ -e "$out/$set.results.jsonl" ]; then
-      results+=("$out/$set.results.jsonl")
+      pack "$set.jsonl.gz" "$out/$set.results.jsonl"
     fi
-    if [ -e "$out/$set.map.jsonl" ]; then results+=("$out/$set.map.jsonl"); fi
+    if [ -e "$out/$set.map.jsonl" ]; then maps+=("$out/$set.map.jsonl"); fi
   done
-  if [ -e "$out/hits.jsonl" ]; then results+=("$out/hits.jsonl"); fi
-  [ ${#results[@]} -gt 0 ] || fail "no results in $out: run the stages run and map first"
+  if [ ${#maps[@]} -gt 0 ]; then pack map.jsonl.gz "${maps[@]}"; fi
+  if [ -e "$out/hits.jsonl" ]; then
+    cp "$out/hits.jsonl" "$docs/results/hits.jsonl"
+    packed+=("$docs/results/hits.jsonl")
+  fi
+  [ ${#packed[@]} -gt 0 ] || fail "no results in $out: run the stages run and map first"
   say "page into $docs"
-  mkdir -p "$docs"
-  "$python" "$root/bench/lab/report/make_report.py" "${results[@]}" --docs "$docs"
+  "$python" "$root/bench/lab/report/make_report.py" "${packed[@]}" --docs "$docs"
 fi
 say "done: $out"

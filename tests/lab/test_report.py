@@ -19,6 +19,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [HERE, os.path.join(HERE, "..", "..", "bench", "lab", "report")]
 import comparisons  # noqa: E402
 import map_cells  # noqa: E402
+import pack_results  # noqa: E402
 import paired_statistics as statistics  # noqa: E402
 import results as lab  # noqa: E402
 import synthetic  # noqa: E402
@@ -38,6 +39,34 @@ def read_lines(lines):
 def runs_of(arm, kls, group="repair", share=0.0, **more):
     return [RUN | {"arm": arm, "group": group, "case": f"q{i}", "cluster": f"p{i}", "kl": kl, "rows": 100 * share,
                    "approx_rows": 100} | more for i, kl in enumerate(kls)]
+
+
+class Packing(unittest.TestCase):
+    def packed(self, *files):
+        with tempfile.TemporaryDirectory() as folder:
+            paths = [os.path.join(folder, f"{i}.jsonl") for i in range(len(files))]
+            for path, lines in zip(paths, files):
+                with open(path, "w", encoding="utf-8") as file:
+                    file.writelines((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+            return [json.loads(line) for line in pack_results.pack(paths).splitlines()]
+
+    def test_lines_are_sorted_shortened_and_of_the_last_file(self):
+        first = RUN | {"case": "b", "kl": 0.25, "answer": "yes", "kl_tokens": [0.25]}
+        second = RUN | {"case": "a", "kl": 1 / 3, "v_err": [2 / 3]}
+        again = RUN | {"case": "b", "kl": 0.5}
+        self.assertEqual(self.packed([first, second], [again]), [RUN | {"case": "a", "kl": 0.33333, "v_err": [0.66667]},
+                                                                 again])
+
+    def test_points_of_a_map_are_told_apart_by_their_place(self):
+        points = [{"kind": "map", "set": "nq", "case": "a", "place": place} for place in ("x=1", "x=2")]
+        self.assertEqual(self.packed(points), points)
+
+    def test_what_is_no_result_is_named(self):
+        for line, text in (("{", "JSONDecodeError"), ("[]", "TypeError"), ('{"set": "nq"}', "'case'")):
+            with self.assertRaises(lab.BadResults) as caught:
+                self.packed([RUN, line])
+            self.assertIn("0.jsonl:2: no line of results: ", str(caught.exception))
+            self.assertIn(text, str(caught.exception))
 
 
 class Reading(unittest.TestCase):
