@@ -12,15 +12,16 @@ LEAST_DISTANCE = 1e-6
 
 
 def _shown(results):
-    """Names of the arms to follow: reuse without repair, and the repair of ours that is nearest a tenth of the rows."""
+    """Names of the arms to follow: reuse without repair, and the one of ours that was measured on most prompts; of
+    several, the first by name."""
     plain, ours = [], {}
     for run in results.runs:
         if run.group == "reuse" and not run.policy and run.arm not in plain:
             plain.append(run.arm)
-        if run.policy.startswith(lab.OURS) and not math.isnan(run.fraction):
-            ours.setdefault(run.arm, []).append(run.fraction)
-    nearest = min(ours, key=lambda arm: abs(sum(ours[arm]) / len(ours[arm]) - 0.1), default=None)
-    return plain + ([nearest] if nearest else [])
+        if run.policy.startswith(lab.OURS):
+            ours[run.arm] = ours.get(run.arm, 0) + 1
+    followed = min(ours, key=lambda arm: (-ours[arm], arm), default=None)
+    return plain + ([followed] if followed else [])
 
 
 def _looks(names):

@@ -16,19 +16,42 @@ def _without_exact(contest):
     return dataclasses.replace(contest, points=[point for point in contest.points if point.kl.mean > lab.EXACT_KL])
 
 
+TO_TOLERANCE = f"{lab.OURS} to a tolerance"
+
+
+def _line_of(point):
+    """Settings that one line joins: of ours, those that are told how many rows apart from those that are told an
+    error."""
+    family, _, value = point.policy.partition(":")
+    return TO_TOLERANCE if family == lab.OURS and value.partition(",")[0] != "0" else family
+
+
+def _lines(contest):
+    """{(base, line): points by rows}."""
+    found = {}
+    for (base, _), points in contest.series().items():
+        for point in points:
+            found.setdefault((base, _line_of(point)), []).append(point)
+    return found
+
+
 def _styles(contests):
-    """{(base, family): options of a line}; ours is drawn boldest and last. Bases but the commonest are named and
+    """{(base, line): options of a line}; ours is drawn boldest and last. Bases but the commonest are named and
     dashed."""
-    keys = [key for contest in contests.values() for key in contest.series()]
+    keys = [key for contest in contests.values() for key in _lines(contest)]
     bases = sorted({base for base, _ in keys}, key=lambda base: (-sum(key[0] == base for key in keys), base))
-    families = sorted({family for _, family in keys if family != lab.OURS})
+    families = sorted({family for _, family in keys if not family.startswith(lab.OURS)})
     looks = style.distinct(families)
     styles = {}
-    for base, family in sorted(set(keys), key=lambda key: (key[1] == lab.OURS, key)):
-        ours = family == lab.OURS
+    for base, family in sorted(set(keys), key=lambda key: (key[1].startswith(lab.OURS), key)):
+        ours = family.startswith(lab.OURS)
         look = style.OURS if ours else looks[family]
+        if family == TO_TOLERANCE:
+            look = look | {"marker": "P"}
+        bold = family == lab.OURS
         styles[base, family] = look | {
-            "linewidth": 2.8 if ours else 1.3, "markersize": 12 if ours else 5, "zorder": 6 if ours else 3,
+            "linewidth": 2.8 if bold else 1.3, "markersize": 12 if bold else 7 if ours else 5,
+            "zorder": 6 if ours else 3,
             "markeredgecolor": "white", "markeredgewidth": 0.8 if ours else 0.5,
             "linestyle": ("-", "--", ":", "-.")[min(bases.index(base), 3)],
             "label": f"{family}{' (ours)' if ours else ''}{'' if base == bases[0] else f' on {base}'}"}
@@ -47,7 +70,7 @@ def _value(contest, point, row):
 
 
 def _draw_series(axes, contest, row, styles):
-    for key, points in contest.series().items():
+    for key, points in _lines(contest).items():
         start = [contest.unrepaired[key[0]]] if key[0] in contest.unrepaired else []
         rows = [0.0] * len(start) + [100 * point.fraction for point in points]
         values = [_value(contest, point, row) for point in start + points]
@@ -92,7 +115,7 @@ FULL_LABEL = f"full recomputation, F1 ± {100 * comparisons.F1_MARGIN:.0f} point
 
 def draw(analysis, folder, png=False):
     """None without repaired arms."""
-    contests = {name: _without_exact(contest) for name, contest in analysis.contests_of_all.items()}
+    contests = {name: _without_exact(contest) for name, contest in analysis.contests.items()}
     if not contests:
         return None
     rows = ["kl"]
