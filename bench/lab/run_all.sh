@@ -129,13 +129,12 @@ for set in "${prepared[@]}"; do
     if [ "$quick" = 1 ]; then more=(--generate --num-forced 4 --num-cases 2); fi
     serve=("$bin/lab_run" "${compute[@]}" --cases "$out/$set.cases.jsonl" --results "$out/$set.results.jsonl"
       --arms "${arms[@]}" "${more[@]}")
-    if [ "$workers" = 1 ]; then
-      if [ "$quick" = 0 ]; then serve+=(--mechanism); fi
-    else
+    if [ "$quick" = 0 ] && [ "$workers" -gt 1 ]; then
       "${serve[@]}" --mechanism --num-cases "$timed"
-      serve+=(--workers "$workers")
+    elif [ "$quick" = 0 ]; then
+      serve+=(--mechanism)
     fi
-    "${serve[@]}"
+    "${serve[@]}" --workers "$workers"
   fi
   if has_stage map; then
     program lab_map

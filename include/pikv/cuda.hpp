@@ -83,9 +83,10 @@ struct CudaDriftCorrectorOptions {
   int device = 0;                    ///< CUDA ordinal
 };
 
-/// Drift of rows on one GPU. Takes workspace as a scorer does: a weighing 8 H D bytes a row, and 4 bytes for every two
-/// samples; a correction 8 H D bytes a sample. Captured in a CUDA graph, a call replays the spans, views and gains that
-/// it was captured with; what the arrays hold may change between replays.
+/// Drift of rows on one GPU. Takes workspace as a scorer does: for a weighing of T targets by R samples
+/// 8 H D (T + R) + 4 R^2 bytes, for a correction 8 H D R. Captured in a CUDA graph, a call replays the spans, views and
+/// gains that it was captured with; what the arrays hold may change between replays. Destroy the corrector while the
+/// stream of its last call exists.
 /// Errors: kInvalidArgument, kUnavailable, and kUnsupported in a build without CUDA; of calls also kUnsupported for
 /// views beyond the reach of the CUDA backend.
 [[nodiscard]] PIKV_API Result<std::unique_ptr<DriftCorrector>> make_cuda_drift_corrector(

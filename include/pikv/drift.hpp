@@ -40,9 +40,10 @@ inline constexpr std::int32_t kMaxDriftSamples = 1024;
 ///   weights = k(T, R) (k(R, R) + noise I)^-1,   k(i, j) = c exp(-sum over channels of ((x_i - x_j) / s)^2 / F),
 /// where x are the F = 2 H D channels of a row's cached semantic key and value in one layer, and s is each channel's
 /// standard deviation over the samples. A channel in which all samples are equal does not count. c is 1 for rows of one
-/// chunk, which miss the same context, and other_chunks for rows of two. Behind the targets'
-/// weights stands how much each sample would take over from the others if it were not one itself (leave-one-out; eq.
-/// 5.12): with C = (k(R, R) + noise I)^-1, -C_ij / C_ii from sample j, and 0 from itself.
+/// chunk, which miss the same context, and other_chunks for rows of two.
+///
+/// Behind the targets' weights stands how much each sample would take over from the others if it were not one itself
+/// (leave-one-out; eq. 5.12): with C = (k(R, R) + noise I)^-1, -C_ij / C_ii from sample j, and 0 from itself.
 struct DriftWeighing {
   KvGeometry geometry;                             ///< its dtype is not used: views name their own
   std::int32_t layer = 0;                          ///< in which rows are compared: drift_layer()

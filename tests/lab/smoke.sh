@@ -18,5 +18,5 @@ else
   echo "smoke: no page, for want of numpy or matplotlib" >&2
 fi
 bash "$here/../../bench/lab/run_all.sh" --data "$here/data/smoke" --out "$out" --build "$build" --sets xquad --quick \
-  --stages "$stages"
+  --workers 2 --stages "$stages"
 python3 "$here/check_controls.py" "$out/xquad.scored.jsonl" "$out/xquad.map.jsonl"
