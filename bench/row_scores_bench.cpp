@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "drift_rows.hpp"
 #include "pikv/drift.hpp"
 #include "pikv/row_scores.hpp"
 
@@ -152,23 +153,6 @@ void deviation(benchmark::State& state, pikv::DType dtype, std::int32_t num_rows
   });
 }
 
-/// A tenth of the rows are samples, but no more than there may be; all others are targets.
-struct DriftRows {
-  std::vector<std::int32_t> samples;
-  std::vector<std::int32_t> targets;
-  std::vector<std::int32_t> sample_chunks;  // of 128 rows
-  std::vector<std::int32_t> target_chunks;
-
-  explicit DriftRows(std::int32_t num_rows) {
-    const std::int32_t step = std::max(10, (num_rows + pikv::kMaxDriftSamples - 1) / pikv::kMaxDriftSamples);
-    for (std::int32_t row = 0; row < num_rows; ++row) {
-      (row % step == 0 ? samples : targets).push_back(row);
-      (row % step == 0 ? sample_chunks : target_chunks).push_back(row / 128);
-    }
-  }
-  [[nodiscard]] std::size_t num_weights() const { return (targets.size() + samples.size()) * samples.size(); }
-};
-
 pikv::RopeTable drift_table(std::int32_t num_rows) {
   return pikv::RopeTable::build(pikv::RopeConfig(1e5, pikv::Pairing::kHalfSplit, pikv::AngleRule::kExact),
                                 kGeometry.rotary_dim, num_rows)
@@ -180,7 +164,7 @@ void drift(benchmark::State& state, pikv::DType dtype, std::int32_t num_rows, st
   Workload load(dtype, num_rows);
   const Workload fresh(dtype, num_rows);
   const pikv::RopeTable table = drift_table(num_rows);
-  const DriftRows rows(num_rows);
+  const pikv_bench::DriftRows rows(num_rows);
   // So small that thousands of calls stay within the range of every format.
   const std::vector<float> weights(rows.num_weights(), 1e-5F);
   const auto corrector = pikv::make_cpu_drift_corrector(num_threads);
@@ -202,7 +186,7 @@ void drift(benchmark::State& state, pikv::DType dtype, std::int32_t num_rows, st
 void drift_weights(benchmark::State& state, pikv::DType dtype, std::int32_t num_rows, std::int32_t num_threads) {
   Workload load(dtype, num_rows);
   const pikv::RopeTable table = drift_table(num_rows);
-  const DriftRows rows(num_rows);
+  const pikv_bench::DriftRows rows(num_rows);
   std::vector<float> weights(rows.num_weights());
   const auto corrector = pikv::make_cpu_drift_corrector(num_threads);
   alternate(state, load, 2, 0, [&] {

@@ -14,6 +14,7 @@
 #include <string>
 #include <vector>
 
+#include "drift_rows.hpp"
 #include "gpu.hpp"
 #include "harness.hpp"
 #include "pikv/drift.hpp"
@@ -171,30 +172,13 @@ void deviation(benchmark::State& state, pikv::Backend& backend, std::int32_t num
             [&](pikv::StreamRef stream) { return scorer->add_deviation_async(scoring, stream); });
 }
 
-/// A tenth of the rows are samples, but no more than there may be; all others are targets.
-struct DriftRows {
-  std::vector<std::int32_t> samples;
-  std::vector<std::int32_t> targets;
-  std::vector<std::int32_t> sample_chunks;  // of 128 rows
-  std::vector<std::int32_t> target_chunks;
-
-  explicit DriftRows(std::int32_t num_rows) {
-    const std::int32_t step = std::max(10, (num_rows + pikv::kMaxDriftSamples - 1) / pikv::kMaxDriftSamples);
-    for (std::int32_t row = 0; row < num_rows; ++row) {
-      (row % step == 0 ? samples : targets).push_back(row);
-      (row % step == 0 ? sample_chunks : target_chunks).push_back(row / 128);
-    }
-  }
-  [[nodiscard]] std::size_t num_weights() const { return (targets.size() + samples.size()) * samples.size(); }
-};
-
 /// Targets are read and written, as a copy does.
 void drift(benchmark::State& state, pikv::Backend& backend, std::int32_t num_rows) {
   pikv_bench::Stopwatch watch;
   const Cache cache(num_rows);
   const Cache fresh(num_rows);
   const pikv::RopeTable table = table_of(backend, num_rows);
-  const DriftRows rows(num_rows);
+  const pikv_bench::DriftRows rows(num_rows);
   const Uploaded<std::int32_t> sample_rows(rows.samples);
   const Uploaded<std::int32_t> target_rows(rows.targets);
   const Uploaded<float> weights(std::vector<float>(rows.num_weights(), 1e-5F));
@@ -218,7 +202,7 @@ void drift_weights(benchmark::State& state, pikv::Backend& backend, std::int32_t
   pikv_bench::Stopwatch watch;
   const Cache cache(num_rows);
   const pikv::RopeTable table = table_of(backend, num_rows);
-  const DriftRows rows(num_rows);
+  const pikv_bench::DriftRows rows(num_rows);
   const Uploaded<std::int32_t> sample_rows(rows.samples);
   const Uploaded<std::int32_t> target_rows(rows.targets);
   const Uploaded<std::int32_t> sample_chunks(rows.sample_chunks);
