@@ -8,9 +8,9 @@
 
 namespace pikv::kernels {
 
-/// Requires: count > 0.
+/// Does nothing for no rows.
 [[nodiscard]] cudaError_t launch_read_rows(const ReadRowsParams& params, cudaStream_t stream);
-/// Requires: samples, targets.
+/// Requires: samples.
 [[nodiscard]] cudaError_t launch_weigh_rows(const WeighRowsParams& params, cudaStream_t stream);
 /// Requires: samples, targets.
 [[nodiscard]] cudaError_t launch_move_rows(const MoveRowsParams& params, cudaStream_t stream);

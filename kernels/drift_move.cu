@@ -80,7 +80,7 @@ __device__ void load_slab(const MoveRowsParams& params, const WeightRows& rows, 
     weights[i / kSlab * kWeightRow + i % kSlab] =
         exists ? as_tf32(rows.first[std::int64_t{i / kSlab} * params.num_samples + sample]) : 0.0F;
   }
-  const std::int64_t row_floats = 2 * std::int64_t{params.access.num_kv_heads} * head_dim;
+  const std::int64_t row_floats = params.access.row_floats();
   const float* const head = params.differences + std::int64_t{blockIdx.y} * head_dim;
   const std::int32_t columns = (head_dim + kMmaColumns - 1) / kMmaColumns * kMmaColumns;
   for (std::int32_t sample = static_cast<std::int32_t>(threadIdx.x) / kWarpLanes; sample < kSlab;
@@ -152,7 +152,7 @@ __global__ void __launch_bounds__(kDriftThreads) hold_against_samples(const Move
   const std::int32_t count = min(kTargets, params.num_samples - first);
   predict(params, {params.weights + std::int64_t{params.num_targets + first} * params.num_samples, count}, shared);
   const std::int32_t row = channel_row(access.head_dim);
-  const std::int64_t row_floats = 2 * std::int64_t{access.num_kv_heads} * access.head_dim;
+  const std::int64_t row_floats = access.row_floats();
   const float* const head = params.differences + first * row_floats + std::int64_t{blockIdx.y} * access.head_dim;
   const std::int32_t warp = static_cast<std::int32_t>(threadIdx.x) / kWarpLanes;
   Agreement sum{0, 0};

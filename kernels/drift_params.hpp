@@ -26,6 +26,11 @@ struct RowAccess {
   Divisor key_units{};    ///< a head of keys: units_per_head(), or pairs that turn and then channels
   Divisor value_units{};  ///< a head of values
   bool is_vectorizable = false;
+
+  /// All heads of keys and values of a row.
+  [[nodiscard]] PIKV_HOST_DEVICE constexpr std::int64_t row_floats() const noexcept {
+    return 2 * std::int64_t{num_kv_heads} * head_dim;
+  }
 };
 
 /// Rows as fp32: all heads of semantic keys, then of values.

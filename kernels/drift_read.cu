@@ -51,7 +51,7 @@ __global__ void __launch_bounds__(kDriftThreads) read_rows(const ReadRowsParams 
   const Stripes stripes = stripes_of(access, at);
   if (!stripes.has_unit) return;
   const typename How::Unit unit = How::unit_of(access, at, stripes.unit);
-  const std::int64_t row_floats = 2 * std::int64_t{access.num_kv_heads} * access.head_dim;
+  const std::int64_t row_floats = access.row_floats();
   const auto begin = static_cast<std::int32_t>(blockIdx.x) * kReadRows;
   const std::int32_t end = min(begin + kReadRows, params.count);
   for (auto i = begin + static_cast<std::int32_t>(stripes.own); i < end;

@@ -31,10 +31,6 @@ void share_out(RowAccess& access, bool is_vectorizable) noexcept {
   access.value_units = units_of(0);
 }
 
-std::size_t row_floats(const KvGeometry& geometry) noexcept {
-  return 2 * static_cast<std::size_t>(geometry.num_kv_heads) * static_cast<std::size_t>(geometry.head_dim);
-}
-
 }  // namespace
 
 WeighLaunches drift_launches(const DriftWeighing& weighing, Carver& carver) noexcept {
@@ -42,7 +38,7 @@ WeighLaunches drift_launches(const DriftWeighing& weighing, Carver& carver) noex
   share_out(access, has_vectors(access.cached, access.rope, access.head_dim));
   const std::size_t num_samples = weighing.sample_rows.size();
   const std::size_t num_targets = weighing.target_rows.size();
-  const std::size_t num_channels = row_floats(weighing.geometry);
+  const auto num_channels = static_cast<std::size_t>(access.row_floats());
   const auto padded = static_cast<std::size_t>(kernels::covariance_tiles(static_cast<std::int32_t>(num_samples))) *
                       static_cast<std::size_t>(kernels::kCovarianceTile);
   auto* const rows = carver.take<float>((num_samples + num_targets) * num_channels);
@@ -76,7 +72,8 @@ CorrectLaunches drift_launches(const DriftCorrection& correction, Carver& carver
   share_out(read, has_cached_vectors && has_vectors(fresh, access.rope, access.head_dim));
   share_out(access, has_cached_vectors);
   const auto num_samples = static_cast<std::int32_t>(correction.sample_rows.size());
-  auto* const differences = carver.take<float>(correction.sample_rows.size() * row_floats(correction.geometry));
+  auto* const differences =
+      carver.take<float>(correction.sample_rows.size() * static_cast<std::size_t>(access.row_floats()));
   const auto num_heads = static_cast<std::size_t>(correction.geometry.num_kv_heads);
   auto* const agreements =
       carver.take<kernels::Agreement>(static_cast<std::size_t>(kernels::agreement_tiles(num_samples)) * 2 * num_heads);

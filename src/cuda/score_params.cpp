@@ -17,10 +17,10 @@ using kernels::AttentionParams;
 using kernels::DeviationParams;
 using kernels::SourceKind;
 
-constexpr std::int64_t kVectorBytes = 16;
 /// Blocks of one launch that keep any GPU busy: four for each multiprocessor of an H100. A constant, since sums are cut
 /// where splits end and must not depend on the device.
 constexpr std::int64_t kWantedBlocks = 528;
+
 std::int32_t splits_for(std::int64_t num_blocks, std::int32_t num_tiles) noexcept {
   return static_cast<std::int32_t>(std::clamp<std::int64_t>(kWantedBlocks / num_blocks, 1, num_tiles));
 }

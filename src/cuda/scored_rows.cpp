@@ -3,11 +3,6 @@
 #include "cuda/planes.hpp"
 
 namespace pikv::detail {
-namespace {
-
-constexpr std::int64_t kVectorBytes = 16;
-
-}  // namespace
 
 kernels::ScoredRows scored_rows(const ConstKvView& view, const SlotMap& slots, std::int32_t layer) noexcept {
   kernels::ScoredRows rows{.k = plane_of(view.k_layer(layer), view.layout.k, view.layout.dtype),

@@ -9,6 +9,9 @@
 
 namespace pikv::detail {
 
+/// What one instruction reads of a row that is aligned to it.
+inline constexpr std::int64_t kVectorBytes = 16;
+
 /// Requires: checked, check_reach() included.
 [[nodiscard]] kernels::ScoredRows scored_rows(const ConstKvView& view, const SlotMap& slots,
                                               std::int32_t layer) noexcept;

@@ -26,10 +26,11 @@ ChosenEngine open_engine(const EngineChoice& choice) {
   ChosenEngine chosen{.model = mini_engine::open_model(choice.model_path), .engine = nullptr};
   const auto precision =
       choice.precision == "fp32" ? mini_engine::Precision::kFloat32 : mini_engine::Precision::kBFloat16;
-  chosen.engine = mini_engine::make_engine(
-      *chosen.model,
-      {.on_gpu = choice.device == "gpu", .weights = precision, .cache = precision, .num_threads = choice.num_threads,
-       .records_graphs = !choice.is_shared});
+  chosen.engine = mini_engine::make_engine(*chosen.model, {.on_gpu = choice.device == "gpu",
+                                                           .weights = precision,
+                                                           .cache = precision,
+                                                           .num_threads = choice.num_threads,
+                                                           .records_graphs = !choice.is_shared});
   return chosen;
 }
 
