@@ -75,7 +75,7 @@ pikv::Prompt chunk_prompt(const Case& one, ArmSpec::Kind kind,
                           const std::function<pikv::ChunkRecipe(std::size_t)>& recipe_of) {
   const std::vector<pikv::Position> earlier = earlier_rows(one);
   pikv::Prompt prompt;
-  prompt.add_fresh(one.system);
+  prompt.add_chunk(one.system, pikv::ChunkRecipe::alone());
   for (const std::size_t index : one.served) {
     pikv::Anchor anchor = pikv::Anchor::in_place();
     if (kind == ArmSpec::Kind::kReuseLocal) anchor = pikv::Anchor::at(0);

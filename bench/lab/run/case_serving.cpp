@@ -106,7 +106,7 @@ std::unique_ptr<ChunkServer> CaseServing::make_server(pikv::SlabFormat format) {
 }
 
 /// Arms that encode behind other contexts have stores of their own: what one of them encodes behind could be an exact
-/// prefix of a prompt of another.
+/// prefix of a prompt of another. Of their own prompts it could be too; see serve_chunks().
 ChunkServer& CaseServing::server(const ArmSpec& arm) {
   std::unique_ptr<ChunkServer>& made = servers_[{arm.format, arm.context}];
   if (made == nullptr) made = make_server(arm.format);
@@ -173,9 +173,14 @@ void CaseServing::serve_exact_prefix(Served& served, ArmResult& result) {
 void CaseServing::serve_chunks(const ArmSpec& arm, Served& served, ArmResult& result) {
   ChunkServer& with = server(arm);
   encode(arm, with);
+  // A prompt may begin as what a passage was encoded behind, which the store then has as an exact prefix or not, by
+  // what was served before. The system prompt is a chunk there instead, as exact as a prefix.
+  const bool use_exact_prefix = arm.context != ArmSpec::Context::kNeighbours;
+  if (!use_exact_prefix) (void)with.encode_chunk(one_->system, {});
   const pikv::Prompt prompt =
       chunk_prompt(*one_, arm.kind, [&](std::size_t passage) { return with.recipe(context_of(arm, passage)); });
-  prefill(with, prompt, {.store_exact_prefix = false, .repair = arm.repair.get()}, served, result);
+  prefill(with, prompt, {.use_exact_prefix = use_exact_prefix, .store_exact_prefix = false, .repair = arm.repair.get()},
+          served, result);
 }
 
 /// Blocks of exact prefix would stand in the place of chunks, by whose keys the policy knows what stands before a

@@ -11,6 +11,7 @@
 #include "lab/run/case_prompts.hpp"
 #include "lab/run/lab_cases.hpp"
 #include "lab/run/map_cells.hpp"
+#include "lab/run/neighbours.hpp"
 #include "mini_engine/engine/engine.hpp"
 #include "support/memory_model.hpp"
 
@@ -80,6 +81,28 @@ TEST_CASE("rows are counted") {
   CHECK(reused.approx_rows == 21 + 16 + 33 + 18);
   CHECK(reused.rows == 0);
   CHECK(world.runner.run(parse_arm("reanchored+first:2")).rows == doctest::Approx(8));
+}
+
+TEST_CASE("what passages were encoded behind is no prefix of the prompts that begin so") {
+  World world({.num_forced = kForced, .num_neighbours = 1});
+  const lab::Neighbours neighbours(world.file.cases, 1);
+  int num_prompts = 0;
+  for (lab::Case one : world.file.cases) {
+    std::size_t num_passage_tokens = 0;
+    for (const lab::CasePassage& passage : one.passages) num_passage_tokens += passage.tokens.size();
+    for (const lab::CasePassage& passage : one.passages) {
+      const Tokens& nearest = *neighbours.of(passage.id).front();
+      const auto first =
+          std::ranges::find_if(one.served, [&](std::size_t index) { return one.passages[index].tokens == nearest; });
+      if (first == one.served.end()) continue;
+      ++num_prompts;
+      std::rotate(one.served.begin(), first, first + 1);
+      world.runner.begin(one);
+      const ArmResult reused = world.runner.run(parse_arm("reanchored-neighbours"));
+      CHECK(reused.approx_rows == static_cast<std::int64_t>(num_passage_tokens));
+    }
+  }
+  CHECK(num_prompts > 0);
 }
 
 TEST_CASE("an arm's answer is a plain greedy one to its prompt") {
