@@ -11,7 +11,8 @@ target_compile_options(pikv_options INTERFACE
   -ffp-contract=off)
 
 if(PIKV_SANITIZE STREQUAL "address+undefined")
-  set(_pikv_sanitize -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  # Null pointers trap without UBSan's help, whose checks of every one of them take g++ a third of its time.
+  set(_pikv_sanitize -fsanitize=address,undefined -fno-sanitize=null -fno-sanitize-recover=all -fno-omit-frame-pointer)
 elseif(PIKV_SANITIZE STREQUAL "thread")
   set(_pikv_sanitize -fsanitize=thread -fno-omit-frame-pointer)
 elseif(PIKV_SANITIZE)
@@ -26,4 +27,8 @@ if(_pikv_sanitize)
     $<$<CXX_COMPILER_ID:GNU>:-Wno-maybe-uninitialized>)
   target_compile_definitions(pikv_options INTERFACE PIKV_ENABLE_ASSERTS=1)
   target_link_options(pikv_options INTERFACE ${_pikv_sanitize})
+endif()
+if(CMAKE_UNITY_BUILD)
+  # Of several sources in one, g++ takes all but the first for headers.
+  target_compile_options(pikv_options INTERFACE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
 endif()

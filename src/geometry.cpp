@@ -10,7 +10,6 @@ namespace pikv {
 inline namespace v0 {
 namespace {
 
-constexpr std::int64_t kMaxInt64 = std::numeric_limits<std::int64_t>::max();
 constexpr std::int64_t kMaxBytesPerToken = std::int64_t{1} << 40;
 
 Status refuse(const char* owner, const std::string& field, std::int64_t value, const std::string& rule) {
@@ -18,44 +17,45 @@ Status refuse(const char* owner, const std::string& field, std::int64_t value, c
 }
 
 /// One axis of a layout as the checks see it.
-struct Axis {
+struct StridedAxis {
   const char* name;
   std::int64_t stride;
   std::int64_t length;
 };
-using Axes = std::array<Axis, 5>;
+using StridedAxes = std::array<StridedAxis, 5>;
 
 enum class LayerStride : std::uint8_t { kUsed, kIgnored };
 
-Axes axes_of(const AxisStrides& strides, const KvLayout& layout, const KvGeometry& geometry, std::int64_t num_slots,
-             LayerStride layer_stride) {
+StridedAxes axes_of(const AxisStrides& strides, const KvLayout& layout, const KvGeometry& geometry,
+                    std::int64_t num_slots, LayerStride layer_stride) {
   const std::int64_t page_size = layout.page_size;
   const std::int64_t num_pages = num_slots / page_size + (num_slots % page_size != 0 ? 1 : 0);
-  return {Axis{"layer", strides.layer, layer_stride == LayerStride::kUsed ? geometry.num_layers : 1},
-          Axis{"page", strides.page, num_pages}, Axis{"token", strides.token, std::min(page_size, num_slots)},
-          Axis{"head", strides.head, geometry.num_kv_heads}, Axis{"dim", strides.dim, geometry.head_dim}};
+  return {StridedAxis{"layer", strides.layer, layer_stride == LayerStride::kUsed ? geometry.num_layers : 1},
+          StridedAxis{"page", strides.page, num_pages},
+          StridedAxis{"token", strides.token, std::min(page_size, num_slots)},
+          StridedAxis{"head", strides.head, geometry.num_kv_heads}, StridedAxis{"dim", strides.dim, geometry.head_dim}};
 }
 
 /// Signs, overflow and nesting of one side's strides; `side` is "k" or "v".
-Status check_axes(const std::string& side, Axes axes, std::int64_t element_bytes) {
-  for (const Axis& axis : axes) {
+Status check_axes(const std::string& side, StridedAxes axes, std::int64_t element_bytes) {
+  for (const StridedAxis& axis : axes) {
     if (axis.length <= 1) continue;
     if (axis.stride <= 0) {
       return refuse("KvLayout", side + "." + axis.name, axis.stride,
                     "positive along an axis of length " + std::to_string(axis.length));
     }
   }
-  std::sort(axes.begin(), axes.end(), [](const Axis& a, const Axis& b) { return a.stride < b.stride; });
+  std::sort(axes.begin(), axes.end(), [](const StridedAxis& a, const StridedAxis& b) { return a.stride < b.stride; });
   std::int64_t reach = 0;  // largest offset that the axes seen so far can make
   const char* inner = "element";
-  for (const Axis& axis : axes) {
+  for (const StridedAxis& axis : axes) {
     if (axis.length <= 1) continue;
     if (axis.stride <= reach) {
       return refuse("KvLayout", side + "." + axis.name, axis.stride,
                     "above " + std::to_string(reach) + ", which its inner axes up to '" + inner + "' reach");
     }
     const std::int64_t steps = axis.length - 1;
-    if (axis.stride > (kMaxInt64 / element_bytes - reach - 1) / steps) {
+    if (axis.stride > (std::numeric_limits<std::int64_t>::max() / element_bytes - reach - 1) / steps) {
       return refuse("KvLayout", side + "." + axis.name, axis.stride, "small enough that all offsets fit into 63 bits");
     }
     reach += axis.stride * steps;
@@ -65,10 +65,10 @@ Status check_axes(const std::string& side, Axes axes, std::int64_t element_bytes
 }
 
 /// Whether `delta` is a sum of n_i * stride_i with |n_i| < length_i. Requires: `axes` sorted by falling stride, nested.
-bool is_difference(std::span<const Axis> axes, std::int64_t delta) {
+bool is_difference(std::span<const StridedAxis> axes, std::int64_t delta) {
   while (!axes.empty() && axes.front().length <= 1) axes = axes.subspan(1);
   if (axes.empty()) return delta == 0;
-  const Axis& outer = axes.front();
+  const StridedAxis& outer = axes.front();
   // The inner axes reach less than one outer stride either way, so only the two neighbouring multiples can serve.
   std::int64_t n = delta / outer.stride;
   if (delta % outer.stride < 0) --n;
@@ -79,9 +79,9 @@ bool is_difference(std::span<const Axis> axes, std::int64_t delta) {
   return false;
 }
 
-bool share_an_address(const void* k_base, const void* v_base, Axes axes, std::int64_t element_bytes) {
+bool share_an_address(const void* k_base, const void* v_base, StridedAxes axes, std::int64_t element_bytes) {
   const std::int64_t delta_bytes = reinterpret_cast<std::intptr_t>(v_base) - reinterpret_cast<std::intptr_t>(k_base);
-  std::sort(axes.begin(), axes.end(), [](const Axis& a, const Axis& b) { return a.stride > b.stride; });
+  std::sort(axes.begin(), axes.end(), [](const StridedAxis& a, const StridedAxis& b) { return a.stride > b.stride; });
   return delta_bytes % element_bytes == 0 && is_difference(axes, delta_bytes / element_bytes);
 }
 
@@ -108,7 +108,7 @@ Status check_base(const std::string& field, const std::byte* base, DType dtype) 
 }
 
 Status check_apart(const std::string& k_field, const std::byte* k_base, const std::string& v_field,
-                   const std::byte* v_base, const KvLayout& layout, const Axes& axes) {
+                   const std::byte* v_base, const KvLayout& layout, const StridedAxes& axes) {
   // Sides laid out differently, such as a transposed V, can interleave in ways that only the engine knows; of them a
   // common base is all that is surely wrong.
   const bool shared =
@@ -153,7 +153,7 @@ Status validate(const ConstKvView& view, const KvGeometry& geometry) {
   const LayerStride layer_stride = has_layers ? LayerStride::kIgnored : LayerStride::kUsed;
   PIKV_TRY(validate_layout(view.layout, geometry, view.num_slots, layer_stride));
   const DType dtype = view.layout.dtype;
-  const Axes axes = axes_of(view.layout.k, view.layout, geometry, view.num_slots, layer_stride);
+  const StridedAxes axes = axes_of(view.layout.k, view.layout, geometry, view.num_slots, layer_stride);
   if (!has_layers) {
     PIKV_TRY(check_base("k_base", view.k_base, dtype));
     PIKV_TRY(check_base("v_base", view.v_base, dtype));

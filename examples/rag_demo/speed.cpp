@@ -17,7 +17,7 @@ namespace rag_demo {
 namespace {
 
 constexpr int kRepeats = 5;
-constexpr std::int32_t kPageSize = 16;
+constexpr std::int32_t kTokensPerPage = 16;
 
 template <class Work>
 double seconds(const Work& work) {
@@ -43,7 +43,7 @@ void measure_reanchor(const pikv::KvGeometry& geometry, int num_threads, SpeedRe
   const auto size_bytes = static_cast<std::size_t>(kTokens * geometry.bytes_per_token());
   std::vector<std::byte> slab(size_bytes, std::byte{0x11});
   std::vector<std::byte> cache(size_bytes, std::byte{0});
-  std::vector<std::int32_t> pages(kTokens / kPageSize);
+  std::vector<std::int32_t> pages(kTokens / kTokensPerPage);
   std::iota(pages.begin(), pages.end(), 0);
   std::shuffle(pages.begin(), pages.end(), std::mt19937(7));
 
@@ -57,18 +57,19 @@ void measure_reanchor(const pikv::KvGeometry& geometry, int num_threads, SpeedRe
                                    .v_base = slab.data() + pikv::slab_value_offset(geometry, kTokens) * element_bytes,
                                    .num_slots = kTokens},
                         .source_slots = pikv::SlotMap::consecutive(0, kTokens),
-                        .target_slots = pikv::SlotMap::page_table(pages.data(), kPageSize, 0, kTokens),
+                        .target_slots = pikv::SlotMap::page_table(pages.data(), kTokensPerPage, 0, kTokens),
                         .positions = pikv::PositionMap::consecutive(1000)};
-  const pikv::KvTransfer transfer{.geometry = geometry,
-                                  .runs = {&run, 1},
-                                  .target = {.layout = pikv::fused_nhd_pages(geometry, kPageSize, kTokens / kPageSize),
-                                             .k_base = cache.data(),
-                                             .v_base = cache.data() + std::int64_t{kPageSize} * geometry.num_kv_heads *
-                                                                          geometry.head_dim * element_bytes,
-                                             .num_slots = kTokens},
-                                  .rope = table.view(),
-                                  .layer_begin = 0,
-                                  .layer_end = geometry.num_layers};
+  const pikv::KvTransfer transfer{
+      .geometry = geometry,
+      .runs = {&run, 1},
+      .target = {.layout = pikv::fused_nhd_pages(geometry, kTokensPerPage, kTokens / kTokensPerPage),
+                 .k_base = cache.data(),
+                 .v_base = cache.data() +
+                           std::int64_t{kTokensPerPage} * geometry.num_kv_heads * geometry.head_dim * element_bytes,
+                 .num_slots = kTokens},
+      .rope = table.view(),
+      .layer_begin = 0,
+      .layer_end = geometry.num_layers};
   const std::unique_ptr<pikv::Backend> backend = pikv::make_cpu_backend({.num_threads = num_threads});
   double copy = std::numeric_limits<double>::infinity();
   double reanchor = copy;

@@ -14,7 +14,7 @@ inline namespace v0 {
 namespace cpu {
 namespace {
 
-constexpr std::int64_t kTileTokens = HeadReader::kMaxTokens;
+constexpr std::int64_t kTokensAtOnce = HeadReader::kMaxTokens;
 
 /// The largest magnitude of what is finite; 0 where nothing is.
 float larger(float largest, float value) noexcept {
@@ -75,7 +75,7 @@ class HeadEncode {
         base_(encode.target.data + layer * sections.layer_bytes),
         bias_(encode.target.encoding.key_bias),
         rows_(scratch),
-        scales_(rows_ + kTileTokens * head_dim_),
+        scales_(rows_ + kTokensAtOnce * head_dim_),
         minima_(scales_ + head_dim_),
         reader_({.view = encode.source,
                  .slots = encode.source_slots,
@@ -88,7 +88,7 @@ class HeadEncode {
   }
 
   [[nodiscard]] static std::int64_t scratch_elements(const KvGeometry& geometry) noexcept {
-    return (kTileTokens + 2) * geometry.head_dim + HeadReader::scratch_elements(geometry);
+    return (kTokensAtOnce + 2) * geometry.head_dim + HeadReader::scratch_elements(geometry);
   }
 
   void encode_float8(Side side) const noexcept {
@@ -218,8 +218,8 @@ class HeadEncode {
   /// `first_biased` on have their bias subtracted.
   template <class Visit>
   void for_each_tile(Side side, std::int64_t first_biased, const Visit& visit) const noexcept {
-    for (std::int64_t begin = 0; begin < num_tokens_; begin += kTileTokens) {
-      const std::int64_t count = std::min(kTileTokens, num_tokens_ - begin);
+    for (std::int64_t begin = 0; begin < num_tokens_; begin += kTokensAtOnce) {
+      const std::int64_t count = std::min(kTokensAtOnce, num_tokens_ - begin);
       reader_.read(side, layer_, head_, begin, count, rows_);
       if (side == Side::kKey && bias_ != nullptr) {
         for (std::int64_t i = std::max(first_biased - begin, std::int64_t{0}); i < count; ++i) {
@@ -238,7 +238,7 @@ class HeadEncode {
   std::int64_t num_tokens_;
   std::byte* base_;    // of the layer
   const float* bias_;  // [D] of the head; null: none
-  float* rows_;        // [kTileTokens][D]
+  float* rows_;        // [kTokensAtOnce][D]
   float* scales_;      // [D]
   float* minima_;      // [D]
   HeadReader reader_;
