@@ -268,7 +268,10 @@ pikv::ChunkKey ChunkServer::chunk_key(std::span<const TokenId> tokens, std::span
 
 pikv::InsertOutcome ChunkServer::try_encode_chunk(std::span<const TokenId> tokens, std::span<const TokenId> prefix) {
   const pikv::ChunkKey key = chunk_key(tokens, prefix);
-  if (impl_->store->contains(key)) return pikv::InsertOutcome::kAlreadyPresent;
+  // Asked first, so that a chunk to be encoded counts as no miss; the look-up makes one that is there recent.
+  if (impl_->store->contains(key) && impl_->store->lookup(key, tokens).state == pikv::LookupState::kHit) {
+    return pikv::InsertOutcome::kAlreadyPresent;
+  }
 
   pikv::Prompt prompt;
   prompt.add_fresh(prefix);

@@ -85,7 +85,8 @@ class ChunkServer {
   ~ChunkServer();
 
   /// Encodes `tokens` behind `prefix`, whose rows are dropped, or alone when it is empty, and stores the chunk.
-  /// Returns false when it was there already. Throws Error when the store has no room.
+  /// Returns false when it was there already, which is a use of it: others are evicted first. Throws Error when the
+  /// store has no room.
   bool encode_chunk(std::span<const TokenId> tokens, std::span<const TokenId> prefix);
   /// The same, but having no room is an outcome.
   [[nodiscard]] pikv::InsertOutcome try_encode_chunk(std::span<const TokenId> tokens, std::span<const TokenId> prefix);

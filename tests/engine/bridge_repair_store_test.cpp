@@ -159,6 +159,23 @@ TEST_CASE("rows that an exact prefix brings are never repaired, and the rest is 
   }
 }
 
+TEST_CASE("to encode a chunk that is there is to use it") {
+  RepairWorld world;
+  const auto encode = [&](mini_engine::ChunkServer& server, std::size_t chunk) {
+    return server.encode_chunk(Tokens(world.chunks[0].size(), static_cast<mini_engine::TokenId>(chunk)), {});
+  };
+  mini_engine::ChunkServer roomy(world.model, world.cache, {}, {});
+  (void)encode(roomy, 0);
+  const std::int64_t room_for_two = roomy.store().stats().used_bytes * 5 / 2;
+  mini_engine::ChunkServer server(world.model, world.cache, {}, {.capacity_bytes = room_for_two});
+  CHECK(encode(server, 0));
+  CHECK(encode(server, 1));
+  CHECK_FALSE(encode(server, 0));
+  CHECK(encode(server, 2));  // in the place of 1
+  CHECK_FALSE(encode(server, 0));
+  CHECK(server.store().stats().evictions == 1);
+}
+
 TEST_CASE("a chunk is encoded whole behind a prefix, also when an exact prefix covers some of it") {
   RepairWorld computing;
   RepairWorld world;

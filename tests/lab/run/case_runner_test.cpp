@@ -13,6 +13,7 @@
 #include "lab/run/map_cells.hpp"
 #include "lab/run/neighbours.hpp"
 #include "mini_engine/engine/engine.hpp"
+#include "mini_engine/error.hpp"
 #include "support/memory_model.hpp"
 
 namespace {
@@ -81,6 +82,15 @@ TEST_CASE("rows are counted") {
   CHECK(reused.approx_rows == 21 + 16 + 33 + 18);
   CHECK(reused.rows == 0);
   CHECK(world.runner.run(parse_arm("reanchored+first:2")).rows == doctest::Approx(8));
+}
+
+TEST_CASE("a store without room for a case's passages is refused") {
+  const mini_engine::ModelConfig config = test_support::small_config();
+  const std::int64_t token_bytes = std::int64_t{8} * config.num_layers * config.num_kv_heads * config.head_dim;
+  World world({.num_forced = kForced, .store_bytes = 70 * token_bytes});  // 88 are asked for
+  world.runner.begin(world.file.cases[0]);
+  CHECK_THROWS_WITH_AS((void)world.runner.run(parse_arm("reanchored")), doctest::Contains("--store-mib"),
+                       mini_engine::Error);
 }
 
 TEST_CASE("what passages were encoded behind is no prefix of the prompts that begin so") {
