@@ -46,9 +46,9 @@ def _draw_trace(over_time, by_capacity, rates, looks):
 
 
 def draw(analysis, folder, png=False):
-    """None without hit rates."""
+    """None without hit rates. Traces in which nothing is met again are left to the table."""
     rates = analysis.results.hits
-    traces = list(dict.fromkeys(rate.trace for rate in rates))
+    traces = list(dict.fromkeys(rate.trace for rate in rates if rate.hit_rate > 0))
     if not traces:
         return None
     looks = _looks()
