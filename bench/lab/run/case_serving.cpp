@@ -8,7 +8,7 @@
 #include "lab/ape_attention.hpp"
 #include "lab/observer_chain.hpp"
 #include "lab/run/case_prompts.hpp"
-#include "mini_engine/error.hpp"
+#include "lab/run/stored_passages.hpp"
 #include "mini_engine/pikv_bridge.hpp"
 
 namespace lab {
@@ -144,7 +144,6 @@ Tokens CaseServing::context_of(const ArmSpec& arm, std::size_t passage) const {
   return joined(one_->system, others);
 }
 
-/// A passage that is not there would be computed, and what its arm loses would be underestimated without a word.
 void CaseServing::encode(const ArmSpec& arm, ChunkServer& with) {
   std::vector<pikv::ChunkKey> keys;
   for (std::size_t i = 0; i < one_->passages.size(); ++i) {
@@ -153,9 +152,7 @@ void CaseServing::encode(const ArmSpec& arm, ChunkServer& with) {
     (void)with.encode_chunk(tokens, context);
     keys.push_back(with.chunk_key(tokens, context));
   }
-  if (std::ranges::all_of(keys, [&](const pikv::ChunkKey& key) { return with.store().contains(key); })) return;
-  throw mini_engine::Error("case '" + one_->id + "': a store of " + std::to_string(options_.store_bytes >> 20) +
-                           " MiB has no room for all passages and what they are encoded behind; raise --store-mib");
+  require_stored(with, keys, one_->id);
 }
 
 void CaseServing::serve_whole(Kind kind, Served& served, ArmResult& result) {
