@@ -35,6 +35,11 @@ struct ArmSpec {
   pikv::SlabFormat format = pikv::SlabFormat::kPlain;
   std::shared_ptr<const pikv::RepairPolicy> repair{};  ///< of kReanchored; null: none
   double craft_alpha = 0;                              ///< of kCacheCraft
+
+  /// Whether prompts of chunks may begin with an exact prefix. Not behind neighbours: a prompt may begin as what a
+  /// passage was encoded behind, which the store then has or not, by what was served before. Their system part is a
+  /// chunk instead, as exact as a prefix.
+  [[nodiscard]] bool uses_exact_prefix() const { return context != Context::kNeighbours; }
 };
 
 /// "full", "shuffled-full", "sorted-prefix", "no-context", "gold-only", "block-mask", "exact-prefix", "reuse-local",

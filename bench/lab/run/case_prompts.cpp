@@ -71,16 +71,20 @@ std::vector<std::int32_t> block_documents(const Case& one) {
   return documents;
 }
 
-pikv::Prompt chunk_prompt(const Case& one, ArmSpec::Kind kind,
+pikv::Prompt chunk_prompt(const Case& one, const ArmSpec& arm,
                           const std::function<pikv::ChunkRecipe(std::size_t)>& recipe_of) {
   const std::vector<pikv::Position> earlier = earlier_rows(one);
   pikv::Prompt prompt;
-  prompt.add_chunk(one.system, pikv::ChunkRecipe::alone());
+  if (arm.uses_exact_prefix()) {
+    prompt.add_fresh(one.system);
+  } else {
+    prompt.add_chunk(one.system, pikv::ChunkRecipe::alone());
+  }
   for (const std::size_t index : one.served) {
     pikv::Anchor anchor = pikv::Anchor::in_place();
-    if (kind == ArmSpec::Kind::kReuseLocal) anchor = pikv::Anchor::at(0);
-    if (kind == ArmSpec::Kind::kReuseStale) anchor = pikv::Anchor::at(earlier[index]);
-    if (kind == ArmSpec::Kind::kApe) anchor = pikv::Anchor::at(static_cast<pikv::Position>(one.system.size()));
+    if (arm.kind == ArmSpec::Kind::kReuseLocal) anchor = pikv::Anchor::at(0);
+    if (arm.kind == ArmSpec::Kind::kReuseStale) anchor = pikv::Anchor::at(earlier[index]);
+    if (arm.kind == ArmSpec::Kind::kApe) anchor = pikv::Anchor::at(static_cast<pikv::Position>(one.system.size()));
     prompt.add_chunk(one.passages[index].tokens, recipe_of(index), anchor);
   }
   prompt.add_fresh(one.question);

@@ -26,9 +26,9 @@ namespace lab {
 /// For a pass over the prompt in which each passage sees itself alone and the question everything: [rows].
 [[nodiscard]] std::vector<std::int32_t> block_documents(const Case& one);
 
-/// The prompt with its system part, encoded alone, and its passages as chunks, served order. recipe_of: of a passage by
-/// its index.
-[[nodiscard]] pikv::Prompt chunk_prompt(const Case& one, ArmSpec::Kind kind,
+/// The prompt with its passages as chunks, served order; its system part is a chunk encoded alone where the arm uses no
+/// exact prefix. recipe_of: of a passage by its index.
+[[nodiscard]] pikv::Prompt chunk_prompt(const Case& one, const ArmSpec& arm,
                                         const std::function<pikv::ChunkRecipe(std::size_t)>& recipe_of);
 
 }  // namespace lab

@@ -8,7 +8,7 @@
 #include "lab/ape_attention.hpp"
 #include "lab/observer_chain.hpp"
 #include "lab/run/case_prompts.hpp"
-#include "lab/run/stored_passages.hpp"
+#include "mini_engine/error.hpp"
 #include "mini_engine/pikv_bridge.hpp"
 
 namespace lab {
@@ -107,7 +107,7 @@ std::unique_ptr<ChunkServer> CaseServing::make_server(pikv::SlabFormat format) {
 }
 
 /// Arms that encode behind other contexts have stores of their own: what one of them encodes behind could be an exact
-/// prefix of a prompt of another. Of their own prompts it could be too; see serve_chunks().
+/// prefix of a prompt of another.
 ChunkServer& CaseServing::server(const ArmSpec& arm) {
   std::unique_ptr<ChunkServer>& made = servers_[{arm.format, arm.context}];
   if (made == nullptr) made = make_server(arm.format);
@@ -145,14 +145,22 @@ Tokens CaseServing::context_of(const ArmSpec& arm, std::size_t passage) const {
 }
 
 void CaseServing::encode(const ArmSpec& arm, ChunkServer& with) {
-  std::vector<pikv::ChunkKey> keys;
   for (std::size_t i = 0; i < one_->passages.size(); ++i) {
-    const Tokens& tokens = one_->passages[i].tokens;
-    const Tokens context = context_of(arm, i);
-    (void)with.encode_chunk(tokens, context);
-    keys.push_back(with.chunk_key(tokens, context));
+    (void)with.encode_chunk(one_->passages[i].tokens, context_of(arm, i));
   }
-  require_stored(with, keys, one_->id);
+  if (!arm.uses_exact_prefix()) (void)with.encode_chunk(one_->system, {});
+}
+
+/// A chunk that was evicted while others of its case were encoded is computed, and what its arm loses would be
+/// underestimated without a word.
+void CaseServing::require_reuse(const pikv::CompositionPlan& plan) const {
+  for (const pikv::PlanPiece& piece : plan.pieces()) {
+    if (piece.miss == pikv::MissReason::kNone) continue;
+    throw mini_engine::Error("case '" + one_->id + "': the chunk at row " + std::to_string(piece.row_begin) +
+                             " is not there to be reused (" + pikv::miss_reason_name(piece.miss) + "): a store of " +
+                             std::to_string(options_.store_bytes) +
+                             " bytes has no room for all and what they are encoded behind; raise --store-mib");
+  }
 }
 
 void CaseServing::serve_whole(Kind kind, Served& served, ArmResult& result) {
@@ -179,13 +187,10 @@ void CaseServing::serve_exact_prefix(Served& served, ArmResult& result) {
 void CaseServing::serve_chunks(const ArmSpec& arm, Served& served, ArmResult& result) {
   ChunkServer& with = server(arm);
   encode(arm, with);
-  // A prompt may begin as what a passage was encoded behind, which the store then has as an exact prefix or not, by
-  // what was served before. The system prompt is a chunk there instead, as exact as a prefix.
-  const bool use_exact_prefix = arm.context != ArmSpec::Context::kNeighbours;
-  if (!use_exact_prefix) (void)with.encode_chunk(one_->system, {});
   const pikv::Prompt prompt =
-      chunk_prompt(*one_, arm.kind, [&](std::size_t passage) { return with.recipe(context_of(arm, passage)); });
-  prefill(with, prompt, {.use_exact_prefix = use_exact_prefix, .store_exact_prefix = false, .repair = arm.repair.get()},
+      chunk_prompt(*one_, arm, [&](std::size_t passage) { return with.recipe(context_of(arm, passage)); });
+  prefill(with, prompt,
+          {.use_exact_prefix = arm.uses_exact_prefix(), .store_exact_prefix = false, .repair = arm.repair.get()},
           served, result);
 }
 
@@ -203,6 +208,7 @@ void CaseServing::prefill(ChunkServer& with, const pikv::Prompt& prompt, const m
   mini_engine::Prefill done = with.prefill(prompt, served.sequence, reuse);
   result.ms = (now() - start) * 1e3;
   served.logits = std::move(done.logits);
+  require_reuse(done.plan);
   const pikv::PlanStats& stats = done.plan.stats();
   result.rows = done.repair.rows(engine_.model().config().num_layers);
   result.passes = done.repair.num_passes;
@@ -213,7 +219,7 @@ void CaseServing::serve_ape(const ArmSpec& arm, Served& served, ArmResult& resul
   ChunkServer& with = server(arm);
   encode(arm, with);
   const pikv::Prompt prompt =
-      chunk_prompt(*one_, arm.kind, [&](std::size_t passage) { return with.recipe(context_of(arm, passage)); });
+      chunk_prompt(*one_, arm, [&](std::size_t passage) { return with.recipe(context_of(arm, passage)); });
   ApeRows rows{.prefix = static_cast<std::int32_t>(one_->system.size())};
   for (const std::size_t index : one_->served) {
     rows.contexts.push_back(static_cast<std::int32_t>(one_->passages[index].tokens.size()));
@@ -232,6 +238,7 @@ void CaseServing::serve_ape(const ArmSpec& arm, Served& served, ArmResult& resul
       served.sequence);
   placement->finish();
   result.ms = (now() - start) * 1e3;
+  require_reuse(placement->plan());
   result.approx_rows = placement->plan().stats().approximate_tokens;
 }
 

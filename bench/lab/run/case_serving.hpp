@@ -61,6 +61,7 @@ class CaseServing {
   [[nodiscard]] CraftVariants& craft_variants();
   [[nodiscard]] std::vector<mini_engine::TokenId> context_of(const ArmSpec& arm, std::size_t passage) const;
   void encode(const ArmSpec& arm, mini_engine::ChunkServer& with);
+  void require_reuse(const pikv::CompositionPlan& plan) const;
 
   void serve_whole(ArmSpec::Kind kind, Served& served, ArmResult& result);
   void serve_exact_prefix(Served& served, ArmResult& result);

@@ -4,7 +4,6 @@
 #include <optional>
 #include <span>
 
-#include "lab/run/stored_passages.hpp"
 #include "mini_engine/error.hpp"
 #include "mini_engine/pikv_errors.hpp"
 
@@ -86,7 +85,6 @@ CraftPrompt CraftVariants::prepare(const Case& one, double alpha) {
   (void)server_.encode_chunk(one.system, {});
   prompt.add_chunk(one.system, server_.recipe({}));
   std::vector<pikv::ChunkKey> preceding;
-  std::vector<pikv::ChunkKey> stored;
   KeyMap reused_as;  // keys of the chosen variants, by the passages' names
   auto stats_by_key = std::make_shared<std::unordered_map<pikv::ChunkKey, std::shared_ptr<const Stats>>>();
   for (const std::size_t index : one.served) {
@@ -100,14 +98,12 @@ CraftPrompt CraftVariants::prepare(const Case& one, double alpha) {
     const Variant& variant = variants[chosen];
     const std::vector<TokenId> context = context_of(variant);
     (void)server_.encode_chunk(tokens, context);
-    stored.push_back(server_.chunk_key(tokens, context));
     prompt.add_chunk(tokens, server_.recipe(context));
     // The policy looks for what stands before a chunk by the keys of this prompt.
     (*stats_by_key)[variant.key] = std::make_shared<const Stats>(renamed(std::move(stats[chosen]), reused_as));
     preceding.push_back(name_of(one, index));
     reused_as.emplace(preceding.back(), variant.key);
   }
-  require_stored(server_, stored, one.id);
   prompt.add_fresh(one.question);
   const auto lookup = [stats_by_key](const pikv::ChunkKey& key) -> std::shared_ptr<const Stats> {
     const auto found = stats_by_key->find(key);

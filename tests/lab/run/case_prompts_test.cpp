@@ -47,7 +47,7 @@ TEST_CASE("tokens, documents and gold rows") {
 TEST_CASE("a prompt of chunks has the tokens of the served prompt") {
   const lab::Case one = small_case();
   Order asked;
-  const pikv::Prompt prompt = lab::chunk_prompt(one, Kind::kReanchored, [&](std::size_t passage) {
+  const pikv::Prompt prompt = lab::chunk_prompt(one, lab::parse_arm("reanchored"), [&](std::size_t passage) {
     asked.push_back(passage);
     return pikv::ChunkRecipe::alone();
   });
